@@ -1,0 +1,520 @@
+//! A grant: the content key wrapped for one device, with terms (FORMAT.md, section 6).
+//!
+//! ```text
+//! magic 89 4D 53 47 52 54 1A 0A | version u16 | length u16 | terms | wrapping | signature?
+//! ```
+//!
+//! The three parts are strict postcard, one after the other.
+
+use heapless::Vec;
+use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::{ChunkCipher, Portable};
+use crate::error::Error;
+use crate::keys::{ContentKey, DeviceKey, GRANTS, TAG_LEN, X25519Secret};
+use crate::manifest::{Suite, strict};
+use crate::open::Unwrapped;
+use crate::sealed::{FORMAT_VERSION, ModelId};
+use crate::sign::{Publisher, Signature, Verified};
+
+/// First bytes of a grant.
+pub const GRANT_MAGIC: [u8; 8] = *b"\x89MSGRT\x1a\n";
+/// Longest grant in bytes.
+pub const GRANT_MAX: usize = 2048;
+/// Length of the prefix in bytes.
+pub const GRANT_PREFIX_LEN: usize = 12;
+/// Most siblings on the path from a grant to the signed root.
+pub const SIBLINGS_MAX: usize = 16;
+
+/// The name of a device: 1 ..= 32 bytes of `[A-Za-z0-9._-]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId<'a>(&'a str);
+
+impl<'a> DeviceId<'a> {
+    /// Checks the bounds.
+    pub fn new(id: &'a str) -> Result<Self, Error> {
+        let spelt = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if (1..=32).contains(&id.len()) && spelt { Ok(Self(id)) } else { Err(Error::DeviceId) }
+    }
+
+    /// The id.
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+}
+
+/// When a grant is good: `not_before <= now < not_after`, in seconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: u64,
+    /// The second after the last.
+    pub not_after: u64,
+}
+
+/// What a grant allows, field by field in the order of the encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms<'a> {
+    /// The manifest's suite.
+    pub suite: Suite,
+    model: [u8; 32],
+    /// The device that may open the model.
+    #[serde(borrow)]
+    pub device: DeviceId<'a>,
+    /// The lowest version of this line that may open once this grant is confirmed.
+    pub floor: u64,
+    /// Absent: always good.
+    pub validity: Option<Validity>,
+}
+
+impl<'a> Terms<'a> {
+    /// Terms for the model whose content key was unwrapped, with the version itself as floor.
+    pub fn new(content: &Unwrapped<'_>, device: DeviceId<'a>) -> Self {
+        let header = content.header();
+        let subject = &header.manifest().subject;
+        Self {
+            suite: subject.suite,
+            model: *header.id().as_bytes(),
+            device,
+            floor: subject.version,
+            validity: None,
+        }
+    }
+
+    /// The model that may be opened.
+    pub fn model(&self) -> ModelId {
+        ModelId::from_bytes(self.model)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        DeviceId::new(self.device.0)?;
+        match self.validity {
+            Some(validity) if validity.not_before >= validity.not_after => Err(Error::Validity),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The wrapped content key. The AEAD is the suite's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wrapping {
+    /// For a device that shares a key with the vault.
+    DeviceKey {
+        /// Random.
+        salt: [u8; 32],
+        /// The content key, encrypted.
+        ciphertext: [u8; 32],
+        /// The AEAD tag.
+        tag: [u8; TAG_LEN],
+    },
+    /// HPKE base mode with DHKEM(X25519, HKDF-SHA256) and HKDF-SHA256 (RFC 9180).
+    Hpke {
+        /// The encapsulated key.
+        encapsulated: [u8; 32],
+        /// The content key, encrypted.
+        ciphertext: [u8; 32],
+        /// The AEAD tag.
+        tag: [u8; TAG_LEN],
+    },
+}
+
+/// The publisher's signature over the root of a tree in which this grant is a leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathSignature {
+    /// Over `"modelseal/v1/grants\0" || root`.
+    pub signature: Signature,
+    /// From the leaf upward. None where the grant was signed alone: then the leaf is the root.
+    pub siblings: Vec<[u8; 32], SIBLINGS_MAX>,
+    /// Bit i: sibling i is on the left.
+    pub sides: u16,
+}
+
+impl PathSignature {
+    /// `node = BLAKE3(0x01 || left || right)`
+    fn root(&self, leaf: [u8; 32]) -> [u8; 32] {
+        self.siblings.iter().enumerate().fold(leaf, |node, (i, sibling)| {
+            let (left, right) = if self.sides >> i & 1 == 1 { (sibling, &node) } else { (&node, sibling) };
+            *blake3::Hasher::new().update(&[1]).update(left).update(right).finalize().as_bytes()
+        })
+    }
+
+    fn has_stray_bits(&self) -> bool {
+        u32::from(self.sides) >> self.siblings.len() != 0
+    }
+}
+
+/// What the publisher signs for grants: `"modelseal/v1/grants\0" || root`.
+pub fn grants_message(root: &[u8; 32]) -> [u8; GRANTS.len() + 32] {
+    let mut message = [0; GRANTS.len() + 32];
+    let (label, rest) = message.split_at_mut(GRANTS.len());
+    label.copy_from_slice(GRANTS);
+    rest.copy_from_slice(root);
+    message
+}
+
+/// A grant of the right shape. Holding one doesn't prove that it is genuine.
+#[derive(Clone, Debug)]
+pub struct Grant<'a> {
+    terms: Terms<'a>,
+    terms_bytes: &'a [u8],
+    wrapping: Wrapping,
+    wrapping_bytes: &'a [u8],
+    signature: Option<PathSignature>,
+}
+
+impl<'a> Grant<'a> {
+    /// Reads a whole grant; nothing may follow.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (prefix, body) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
+        let length = Self::body_len(prefix)?;
+        match body.len() {
+            n if n < length => return Err(Error::Truncated),
+            n if n > length => return Err(Error::Extended),
+            _ => {}
+        }
+        Suite::try_from(*body.first().ok_or(Error::Truncated)?)?;
+        let (terms, terms_bytes, rest) = strict::<Terms<'_>>(body).ok_or(Error::GrantEncoding)?;
+        let (wrapping, wrapping_bytes, rest) = strict::<Wrapping>(rest).ok_or(Error::GrantEncoding)?;
+        let (signature, _, rest) = strict::<Option<PathSignature>>(rest).ok_or(Error::GrantEncoding)?;
+        if !rest.is_empty() {
+            return Err(Error::GrantEncoding);
+        }
+        terms.check()?;
+        if signature.is_some() != matches!(wrapping, Wrapping::Hpke { .. }) {
+            return Err(Error::GrantForm);
+        }
+        if signature.as_ref().is_some_and(PathSignature::has_stray_bits) {
+            return Err(Error::GrantPath);
+        }
+        Ok(Self { terms, terms_bytes, wrapping, wrapping_bytes, signature })
+    }
+
+    /// Reads the prefix and gives the length of what follows, for readers that fetch one after the other.
+    pub fn body_len(prefix: &[u8; GRANT_PREFIX_LEN]) -> Result<usize, Error> {
+        let [magic @ .., v0, v1, l0, l1] = *prefix;
+        if magic != GRANT_MAGIC {
+            return Err(Error::ForeignMagic);
+        }
+        if u16::from_le_bytes([v0, v1]) != FORMAT_VERSION {
+            return Err(Error::UnknownVersion);
+        }
+        let length = usize::from(u16::from_le_bytes([l0, l1]));
+        if (1..=GRANT_MAX - GRANT_PREFIX_LEN).contains(&length) {
+            Ok(length)
+        } else {
+            Err(Error::GrantLength)
+        }
+    }
+
+    /// The terms.
+    pub fn terms(&self) -> &Terms<'a> {
+        &self.terms
+    }
+
+    /// The wrapping.
+    pub fn wrapping(&self) -> &Wrapping {
+        &self.wrapping
+    }
+
+    /// The signature, which only a grant wrapped with HPKE has.
+    pub fn signature(&self) -> Option<&PathSignature> {
+        self.signature.as_ref()
+    }
+
+    /// Checks the publisher's signature.
+    pub fn verify(self, publisher: &Publisher) -> Result<Verified<Self>, Error> {
+        let signature = self.signature.clone().ok_or(Error::GrantSignature)?;
+        let message = grants_message(&signature.root(leaf(self.terms_bytes, self.wrapping_bytes)));
+        publisher.verify(self, &message, &signature.signature).ok_or(Error::GrantSignature)
+    }
+
+    /// Unwraps with a device key, which authenticates the grant: the key is derived from the terms, and from
+    /// `model`, the id that the reader **computed**.
+    pub(crate) fn unwrap_with_device_key(
+        &self,
+        key: &DeviceKey,
+        model: &ModelId,
+    ) -> Result<ContentKey, Error> {
+        let Wrapping::DeviceKey { salt, ciphertext, tag } = &self.wrapping else {
+            return Err(Error::GrantKey);
+        };
+        let key = key.grant_key(salt, self.terms_bytes, model)?;
+        let mut content = zeroize::Zeroizing::new(*ciphertext);
+        let cipher = Portable::new(self.terms.suite, &key.key)?;
+        cipher.open(&key.nonce, &[], content.as_mut(), tag).map_err(|_| Error::GrantKey)?;
+        Ok(ContentKey::from_bytes(&content))
+    }
+
+    /// Unwraps with a private key: `info` has the computed id, `aad` is the terms as received.
+    #[cfg(feature = "x25519")]
+    pub(crate) fn unwrap_with_x25519(
+        &self,
+        key: &X25519Secret,
+        model: &ModelId,
+    ) -> Result<ContentKey, Error> {
+        let Wrapping::Hpke { encapsulated, ciphertext, tag } = &self.wrapping else {
+            return Err(Error::GrantKey);
+        };
+        let mut content = zeroize::Zeroizing::new(*ciphertext);
+        let opened = hpke_x25519::open(
+            self.terms.suite,
+            key,
+            encapsulated,
+            model,
+            self.terms_bytes,
+            &mut content,
+            tag,
+        );
+        opened.map_err(|_| Error::GrantKey)?;
+        Ok(ContentKey::from_bytes(&content))
+    }
+
+    #[cfg(not(feature = "x25519"))]
+    pub(crate) fn unwrap_with_x25519(&self, _: &X25519Secret, _: &ModelId) -> Result<ContentKey, Error> {
+        Err(Error::GrantKey)
+    }
+}
+
+/// `leaf = BLAKE3(0x00 || postcard(terms) || postcard(wrapping))`
+fn leaf(terms: &[u8], wrapping: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new().update(&[0]).update(terms).update(wrapping).finalize().as_bytes()
+}
+
+/// An encoded grant.
+pub type GrantBytes = Vec<u8, GRANT_MAX>;
+
+/// Wraps the content key for a device that shares `key` with the vault. The grant is complete.
+pub fn wrap_for_device_key(
+    content: &Unwrapped<'_>,
+    terms: &Terms<'_>,
+    key: &DeviceKey,
+    rng: &mut impl CryptoRng,
+) -> Result<GrantBytes, Error> {
+    let mut buffer = [0; TERMS_MAX];
+    let terms_bytes = encode_terms(content, terms, &mut buffer)?;
+    let mut salt = [0; 32];
+    rng.fill_bytes(&mut salt);
+    let key = key.grant_key(&salt, terms_bytes, &content.header().id())?;
+    let mut ciphertext = *content.content_key().expose_to_vault();
+    let cipher = Portable::new(terms.suite, &key.key)?;
+    let tag = cipher.seal(&key.nonce, &[], &mut ciphertext)?;
+    encode(terms_bytes, &encode_wrapping(&Wrapping::DeviceKey { salt, ciphertext, tag })?, None)
+}
+
+/// A grant wrapped with HPKE that the publisher hasn't signed yet.
+#[cfg(feature = "x25519")]
+pub struct UnsignedGrant {
+    terms: Vec<u8, TERMS_MAX>,
+    wrapping: Vec<u8, WRAPPING_MAX>,
+}
+
+/// Wraps the content key for the holder of an X25519 private key. A key of small order is refused.
+#[cfg(feature = "x25519")]
+pub fn wrap_for_x25519(
+    content: &Unwrapped<'_>,
+    terms: &Terms<'_>,
+    public: &[u8; 32],
+    rng: &mut impl CryptoRng,
+) -> Result<UnsignedGrant, Error> {
+    let mut buffer = [0; TERMS_MAX];
+    let terms_bytes = encode_terms(content, terms, &mut buffer)?;
+    let mut ciphertext = *content.content_key().expose_to_vault();
+    let model = content.header().id();
+    let sealed = hpke_x25519::seal(terms.suite, public, &model, terms_bytes, &mut ciphertext, rng);
+    let (encapsulated, tag) = sealed.inspect_err(|_| zeroize::Zeroize::zeroize(&mut ciphertext))?;
+    Ok(UnsignedGrant {
+        terms: Vec::from_slice(terms_bytes).map_err(|_| Error::GrantLength)?,
+        wrapping: encode_wrapping(&Wrapping::Hpke { encapsulated, ciphertext, tag })?,
+    })
+}
+
+/// Refuses public keys that no grant could be wrapped for: those of small order parse, and fail on use.
+#[cfg(feature = "x25519")]
+pub fn check_x25519(public: &[u8; 32], rng: &mut impl CryptoRng) -> Result<(), Error> {
+    hpke_x25519::try_encapsulate(public, rng)
+}
+
+#[cfg(feature = "x25519")]
+impl UnsignedGrant {
+    /// This grant's leaf in a tree of grants; the root, if it is signed alone.
+    pub fn leaf(&self) -> [u8; 32] {
+        leaf(&self.terms, &self.wrapping)
+    }
+
+    /// Completes the grant.
+    pub fn sign(&self, signature: &PathSignature) -> Result<GrantBytes, Error> {
+        encode(&self.terms, &self.wrapping, Some(signature))
+    }
+}
+
+const TERMS_MAX: usize = 1 + 32 + (1 + 32) + 10 + (1 + 10 + 10);
+const WRAPPING_MAX: usize = 1 + 32 + 32 + TAG_LEN;
+const PATH_MAX: usize = 1 + 64 + 1 + 32 * SIBLINGS_MAX + 3;
+const _: () = assert!(GRANT_PREFIX_LEN + TERMS_MAX + WRAPPING_MAX + PATH_MAX <= GRANT_MAX);
+
+/// Encodes terms that fit the model in hand; no other can be granted.
+fn encode_terms<'b>(
+    content: &Unwrapped<'_>,
+    terms: &Terms<'_>,
+    buffer: &'b mut [u8; TERMS_MAX],
+) -> Result<&'b [u8], Error> {
+    terms.check()?;
+    let header = content.header();
+    if terms.model() != header.id() {
+        return Err(Error::OtherModel);
+    }
+    if terms.suite != header.manifest().subject.suite {
+        return Err(Error::OtherSuite);
+    }
+    if terms.floor > header.manifest().subject.version {
+        return Err(Error::FloorAboveVersion);
+    }
+    postcard::to_slice(terms, buffer).map(|bytes| &*bytes).map_err(|_| Error::GrantLength)
+}
+
+fn encode_wrapping(wrapping: &Wrapping) -> Result<Vec<u8, WRAPPING_MAX>, Error> {
+    let mut buffer = [0; WRAPPING_MAX];
+    let bytes = postcard::to_slice(wrapping, &mut buffer).map_err(|_| Error::GrantLength)?;
+    Vec::from_slice(bytes).map_err(|_| Error::GrantLength)
+}
+
+fn encode(terms: &[u8], wrapping: &[u8], signature: Option<&PathSignature>) -> Result<GrantBytes, Error> {
+    let mut buffer = [0; PATH_MAX];
+    let signature = postcard::to_slice(&signature, &mut buffer).map_err(|_| Error::GrantLength)?;
+    let length = u16::try_from(terms.len() + wrapping.len() + signature.len());
+    let length = length.map_err(|_| Error::GrantLength)?.to_le_bytes();
+    let mut bytes = Vec::new();
+    for part in [&GRANT_MAGIC[..], &FORMAT_VERSION.to_le_bytes(), &length, terms, wrapping, signature] {
+        bytes.extend_from_slice(part).map_err(|_| Error::GrantLength)?;
+    }
+    Ok(bytes)
+}
+
+/// HPKE base mode, one message a context (RFC 9180, section 6.1).
+#[cfg(feature = "x25519")]
+pub(crate) mod hpke_x25519 {
+    use hpke::aead::{Aead, AeadTag};
+    use hpke::kdf::HkdfSha256;
+    use hpke::kem::X25519HkdfSha256 as X25519;
+    use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
+    use rand_core::CryptoRng;
+
+    use crate::error::Error;
+    use crate::keys::{HPKE_GRANT, TAG_LEN, X25519Secret};
+    use crate::manifest::Suite;
+    use crate::sealed::ModelId;
+
+    type Encapsulated = ([u8; 32], [u8; TAG_LEN]);
+
+    pub(crate) fn public(secret: &X25519Secret) -> Result<[u8; 32], Error> {
+        let secret = <X25519 as Kem>::PrivateKey::from_bytes(secret.expose_to_device());
+        let mut public = [0; 32];
+        X25519::sk_to_pk(&secret.map_err(|_| Error::Key)?).write_exact(&mut public);
+        Ok(public)
+    }
+
+    pub(crate) fn try_encapsulate(public: &[u8; 32], rng: &mut impl CryptoRng) -> Result<(), Error> {
+        let public = <X25519 as Kem>::PublicKey::from_bytes(public).map_err(|_| Error::Key)?;
+        let sender = hpke::setup_sender_with_rng::<hpke::aead::ExportOnlyAead, HkdfSha256, X25519>;
+        sender(&OpModeS::Base, &public, &[], rng).map(|_| ()).map_err(|_| Error::Key)
+    }
+
+    pub(crate) fn seal(
+        suite: Suite,
+        public: &[u8; 32],
+        model: &ModelId,
+        aad: &[u8],
+        content: &mut [u8; 32],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Encapsulated, Error> {
+        match suite {
+            #[cfg(feature = "aes-gcm")]
+            Suite::Aes256Gcm => seal_with::<hpke::aead::AesGcm256>(public, model, aad, content, rng),
+            #[cfg(feature = "chacha20-poly1305")]
+            Suite::ChaCha20Poly1305 => {
+                seal_with::<hpke::aead::ChaCha20Poly1305>(public, model, aad, content, rng)
+            }
+            #[allow(unreachable_patterns, reason = "a suite that isn't built in")]
+            _ => Err(Error::UnknownSuite),
+        }
+    }
+
+    pub(crate) fn open(
+        suite: Suite,
+        secret: &X25519Secret,
+        encapsulated: &[u8; 32],
+        model: &ModelId,
+        aad: &[u8],
+        content: &mut [u8; 32],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Error> {
+        match suite {
+            #[cfg(feature = "aes-gcm")]
+            Suite::Aes256Gcm => {
+                open_with::<hpke::aead::AesGcm256>(secret, encapsulated, model, aad, content, tag)
+            }
+            #[cfg(feature = "chacha20-poly1305")]
+            Suite::ChaCha20Poly1305 => {
+                open_with::<hpke::aead::ChaCha20Poly1305>(secret, encapsulated, model, aad, content, tag)
+            }
+            #[allow(unreachable_patterns, reason = "a suite that isn't built in")]
+            _ => Err(Error::UnknownSuite),
+        }
+    }
+
+    fn seal_with<A: Aead>(
+        public: &[u8; 32],
+        model: &ModelId,
+        aad: &[u8],
+        content: &mut [u8; 32],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Encapsulated, Error> {
+        let public = <X25519 as Kem>::PublicKey::from_bytes(public).map_err(|_| Error::Key)?;
+        let (encapsulated, tag) = hpke::single_shot_seal_inout_detached_with_rng::<A, HkdfSha256, X25519>(
+            &OpModeS::Base,
+            &public,
+            &info(model),
+            content.as_mut_slice().into(),
+            aad,
+            rng,
+        )
+        .map_err(|_| Error::Key)?;
+        let mut bytes = ([0; 32], [0; TAG_LEN]);
+        encapsulated.write_exact(&mut bytes.0);
+        tag.write_exact(&mut bytes.1);
+        Ok(bytes)
+    }
+
+    fn open_with<A: Aead>(
+        secret: &X25519Secret,
+        encapsulated: &[u8; 32],
+        model: &ModelId,
+        aad: &[u8],
+        content: &mut [u8; 32],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Error> {
+        let secret = <X25519 as Kem>::PrivateKey::from_bytes(secret.expose_to_device());
+        let encapsulated = <X25519 as Kem>::EncappedKey::from_bytes(encapsulated);
+        let tag = AeadTag::<A>::from_bytes(tag);
+        hpke::single_shot_open_inout_detached::<A, HkdfSha256, X25519>(
+            &OpModeR::Base,
+            &secret.map_err(|_| Error::Key)?,
+            &encapsulated.map_err(|_| Error::Key)?,
+            &info(model),
+            content.as_mut_slice().into(),
+            aad,
+            &tag.map_err(|_| Error::Key)?,
+        )
+        .map_err(|_| Error::Key)
+    }
+
+    fn info(model: &ModelId) -> [u8; HPKE_GRANT.len() + 32] {
+        let mut info = [0; HPKE_GRANT.len() + 32];
+        let (label, id) = info.split_at_mut(HPKE_GRANT.len());
+        label.copy_from_slice(HPKE_GRANT);
+        id.copy_from_slice(model.as_bytes());
+        info
+    }
+}

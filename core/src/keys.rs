@@ -1,0 +1,203 @@
+//! One newtype per secret, and every label and derivation of the format (FORMAT.md, section 3).
+//!
+//! ```text
+//! content key ──HKDF-Expand──▶ payload key, base nonce, commitment      (subject)
+//! device key  ──HKDF-Expand──▶ grant key, nonce                         (salt, terms, model id)
+//! fleet key   ──CMAC, in the vault──▶ device key                        (device id)
+//! ```
+//!
+//! Secrets are wiped on drop and have no `Debug`, `Clone`, `PartialEq` or `Serialize`.
+
+use hkdf::Hkdf;
+use rand_core::CryptoRng;
+use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::error::Error;
+use crate::grant::DeviceId;
+use crate::sealed::ModelId;
+
+/// What the publisher signs under: this, then bytes 0 .. 16+M of the sealed model.
+pub(crate) const MANIFEST: &[u8] = b"modelseal/v1/manifest\0";
+/// What the publisher signs under: this, then the root of a tree of grants.
+pub(crate) const GRANTS: &[u8] = b"modelseal/v1/grants\0";
+/// HPKE's `info` is this, then the model id.
+pub(crate) const HPKE_GRANT: &[u8] = b"modelseal/v1/hpke-grant\0";
+const PAYLOAD: &[u8] = b"modelseal/v1/payload\0";
+const DEVICE_GRANT: &[u8] = b"modelseal/v1/device-grant\0";
+const DEVICE: &[u8] = b"modelseal/v1/device\0";
+const CONTENT_KEY: &[u8] = b"modelseal/v1/content-key\0";
+
+/// Length of every symmetric key, in bytes.
+pub const KEY_LEN: usize = 32;
+/// Length of every AEAD nonce, in bytes.
+pub const NONCE_LEN: usize = 12;
+/// Length of every AEAD tag, in bytes.
+pub const TAG_LEN: usize = 16;
+
+/// 32 random bytes that encrypt one sealed model. Holding one proves possession only: which model it
+/// belongs to is settled by the commitment.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct ContentKey([u8; KEY_LEN]);
+
+impl ContentKey {
+    pub(crate) fn generate(rng: &mut impl CryptoRng) -> Self {
+        let mut key = Self([0; KEY_LEN]);
+        rng.fill_bytes(&mut key.0);
+        key
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
+        Self(*bytes)
+    }
+
+    /// The bytes, for a vault that encrypts them under its master key and for nothing else.
+    pub fn expose_to_vault(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// `payload_key || base_nonce || commitment = HKDF-Expand(content key, label || SHA-256(subject))`
+    pub(crate) fn derive(&self, subject: &[u8]) -> Result<PayloadKeys, Error> {
+        let mut okm = Zeroizing::new([0; KEY_LEN + NONCE_LEN + 32]);
+        expand(&self.0, &[PAYLOAD, &Sha256::digest(subject)], okm.as_mut())?;
+        let mut keys = PayloadKeys { key: [0; KEY_LEN], base_nonce: [0; NONCE_LEN], commitment: [0; 32] };
+        let (key, rest) = okm.split_at(KEY_LEN);
+        let (nonce, commitment) = rest.split_at(NONCE_LEN);
+        keys.key.copy_from_slice(key);
+        keys.base_nonce.copy_from_slice(nonce);
+        keys.commitment.copy_from_slice(commitment);
+        Ok(keys)
+    }
+}
+
+/// What one content key and one subject give: the key and base nonce of the chunks, and the commitment.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct PayloadKeys {
+    pub(crate) key: [u8; KEY_LEN],
+    base_nonce: [u8; NONCE_LEN],
+    pub(crate) commitment: [u8; 32],
+}
+
+impl PayloadKeys {
+    /// `nonce(i) = base_nonce XOR (i as 96-bit big-endian)`
+    pub(crate) fn nonce(&self, chunk: u64) -> [u8; NONCE_LEN] {
+        let mut nonce = self.base_nonce;
+        for (byte, counter) in nonce.iter_mut().skip(NONCE_LEN - 8).zip(chunk.to_be_bytes()) {
+            *byte ^= counter;
+        }
+        nonce
+    }
+}
+
+/// A symmetric key that one device shares with its vault.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct DeviceKey([u8; KEY_LEN]);
+
+impl DeviceKey {
+    /// Takes over a device's key from where it is kept.
+    pub fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
+        Self(*bytes)
+    }
+
+    /// The bytes, for the one file that the factory writes into the device.
+    pub fn expose_to_factory(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// `grant_key || nonce = HKDF-Expand(device key, label || salt || SHA-256(terms) || model id)`
+    ///
+    /// `model` is the id that the reader computed, so that changed terms or another manifest give an
+    /// unrelated key even where every comparison is skipped.
+    pub(crate) fn grant_key(
+        &self,
+        salt: &[u8; 32],
+        terms: &[u8],
+        model: &ModelId,
+    ) -> Result<GrantKey, Error> {
+        let mut okm = Zeroizing::new([0; KEY_LEN + NONCE_LEN]);
+        expand(&self.0, &[DEVICE_GRANT, salt, &Sha256::digest(terms), model.as_bytes()], okm.as_mut())?;
+        let mut key = GrantKey { key: [0; KEY_LEN], nonce: [0; NONCE_LEN] };
+        let (left, right) = okm.split_at(KEY_LEN);
+        key.key.copy_from_slice(left);
+        key.nonce.copy_from_slice(right);
+        Ok(key)
+    }
+}
+
+/// Wraps one content key for one device, once.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct GrantKey {
+    pub(crate) key: [u8; KEY_LEN],
+    pub(crate) nonce: [u8; NONCE_LEN],
+}
+
+/// The X25519 private key of a device (RFC 7748).
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct X25519Secret([u8; KEY_LEN]);
+
+impl X25519Secret {
+    /// Takes over a device's key from where it is kept.
+    pub fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
+        Self(*bytes)
+    }
+
+    /// The bytes, for the one file that the device keeps.
+    pub fn expose_to_device(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
+#[cfg(feature = "x25519")]
+impl X25519Secret {
+    /// A new key pair's private half.
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
+        let mut secret = Self([0; KEY_LEN]);
+        rng.fill_bytes(&mut secret.0);
+        secret
+    }
+
+    /// The public half.
+    pub fn public(&self) -> Result<[u8; 32], Error> {
+        crate::grant::hpke_x25519::public(self)
+    }
+}
+
+/// What a device opens grants with.
+pub enum Secret {
+    /// A key that the vault derives from its fleet key.
+    DeviceKey(DeviceKey),
+    /// A private key that never left the device.
+    X25519(X25519Secret),
+}
+
+/// Number of bytes that [`fleet_block`] writes at most.
+pub const FLEET_BLOCK_LEN: usize = 4 + DEVICE.len() + 32 + 4;
+
+/// Block `counter` (1, 2) of the fixed input of SP 800-108r1 in counter mode, of which a vault takes the
+/// AES-256-CMAC under its fleet key; the two results make the device key.
+///
+/// `[i]u32be || "modelseal/v1/device" || 0x00 || device id || 0x00000100`
+pub fn fleet_block(counter: u32, device: DeviceId<'_>) -> heapless::Vec<u8, FLEET_BLOCK_LEN> {
+    let counter = counter.to_be_bytes();
+    let length = 256u32.to_be_bytes();
+    // `collect` can't overflow: a device id has at most 32 bytes.
+    [&counter, DEVICE, device.as_str().as_bytes(), &length].into_iter().flatten().copied().collect()
+}
+
+/// Length of [`content_key_aad`] in bytes.
+pub const CONTENT_KEY_AAD_LEN: usize = CONTENT_KEY.len() + 32;
+
+/// The additional data under which a master key encrypts the content key of model `id`.
+pub fn content_key_aad(id: &ModelId) -> [u8; CONTENT_KEY_AAD_LEN] {
+    let mut aad = [0; CONTENT_KEY_AAD_LEN];
+    let (label, model) = aad.split_at_mut(CONTENT_KEY.len());
+    label.copy_from_slice(CONTENT_KEY);
+    model.copy_from_slice(id.as_bytes());
+    aad
+}
+
+fn expand(prk: &[u8; KEY_LEN], info: &[&[u8]], okm: &mut [u8]) -> Result<(), Error> {
+    // Neither can fail: the key has SHA-256's length and the output is far below 255 blocks.
+    let hkdf = Hkdf::<Sha256>::from_prk(prk).map_err(|_| Error::Key)?;
+    hkdf.expand_multi_info(info, okm).map_err(|_| Error::Key)
+}

@@ -1,0 +1,43 @@
+//! The sealed model format: no allocator, no I/O, no unsafe.
+//!
+//! ```text
+//!  publisher                          vault                               device
+//!  ─────────                          ─────                               ──────
+//!  model ─▶ seal::Sealing ─▶ sealed model ───────── any storage ────────▶ sealed::Header
+//!                │ content key ─▶ wrapped by the master key                  │
+//!                ▼                                                           ▼
+//!  operator ─▶ unwrap ─▶ open::Unwrapped ─▶ grant ───────────────────────▶ open::Request ─▶ … ─▶ model
+//! ```
+//!
+//! A **model** is any bytes. A **sealed model** is a signed manifest and encrypted chunks; a **grant** is its
+//! content key wrapped for one device, with terms. The words, the bytes and the order of checks are those
+//! of `docs/FORMAT.md`, and every module names its section.
+//!
+//! In reading order:
+//!
+//! - [`error`]: every way in which reading can fail
+//! - [`keys`]: the secrets, every label and derivation
+//! - [`manifest`]: what is sealed
+//! - [`sealed`]: the layout of a sealed model
+//! - [`chunk`]: the AEAD of the payload
+//! - `tree`: the root over the payload
+//! - [`sign`]: publisher signatures
+//! - [`grant`]: terms, and wrapping for a device
+//! - [`seal`]: model -> sealed model
+//! - [`open`]: sealed model + grant -> model, the order of checks
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod chunk;
+pub mod error;
+pub mod grant;
+pub mod keys;
+pub mod manifest;
+pub mod open;
+pub mod seal;
+pub mod sealed;
+pub mod sign;
+mod tree;
+
+pub use error::{Class, Error};

@@ -1,0 +1,187 @@
+//! What is sealed: the subject, known before sealing, then what sealing adds (FORMAT.md, section 4.2).
+//!
+//! ```text
+//! manifest = subject || commitment[32] || root[32]                       all of it postcard, strict
+//! subject  = suite u8 | chunk log2 u8 | alignment log2 u8 | line | version | kind | length | created | claims
+//! ```
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Longest encoded manifest in bytes.
+pub const MANIFEST_MAX: usize = 1024;
+/// Longest model in bytes.
+pub const LENGTH_MAX: u64 = 1 << 48;
+/// Most claims of one manifest.
+pub const CLAIMS_MAX: usize = 8;
+const COMMITMENT_AND_ROOT: usize = 64;
+
+/// The AEAD of a sealed model and its grants. Nothing else varies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+#[repr(u8)]
+pub enum Suite {
+    /// AES-256-GCM (SP 800-38D).
+    Aes256Gcm = 1,
+    /// ChaCha20-Poly1305 (RFC 8439).
+    ChaCha20Poly1305 = 2,
+}
+
+impl From<Suite> for u8 {
+    fn from(suite: Suite) -> u8 {
+        suite as u8
+    }
+}
+
+impl TryFrom<u8> for Suite {
+    type Error = Error;
+
+    /// Only a suite that this reader was built for.
+    fn try_from(id: u8) -> Result<Self, Error> {
+        match id {
+            1 if cfg!(feature = "aes-gcm") => Ok(Self::Aes256Gcm),
+            2 if cfg!(feature = "chacha20-poly1305") => Ok(Self::ChaCha20Poly1305),
+            _ => Err(Error::UnknownSuite),
+        }
+    }
+}
+
+/// One thing that the publisher says about the model: licence, target chip, digest of the data set …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim<'a> {
+    /// 1 ..= 32 bytes of `[a-z0-9._-]`.
+    pub key: &'a str,
+    /// At most 128 bytes of UTF-8 without control characters.
+    pub value: &'a str,
+}
+
+/// What is known of a model before it is sealed. Field by field in the order of the encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject<'a> {
+    /// The AEAD.
+    pub suite: Suite,
+    /// Chunk size, as a power of two: 10 ..= 20.
+    pub chunk_log2: u8,
+    /// Alignment of the payload in the file, as a power of two: 4 ..= 16.
+    pub align_log2: u8,
+    /// The name that successive versions share: 1 ..= 64 bytes of `[a-z0-9._-]`.
+    pub line: &'a str,
+    /// Grows with each release; a version is released once.
+    pub version: u64,
+    /// What the model is, such as "onnx": 1 ..= 16 bytes of `[a-z0-9._-]`.
+    pub kind: &'a str,
+    /// Length of the model in bytes: 1 ..= 2^48.
+    pub length: u64,
+    /// When it was sealed, in seconds since 1970-01-01 UTC.
+    pub created: u64,
+    /// At most 8, with strictly ascending keys.
+    #[serde(borrow)]
+    pub claims: Vec<Claim<'a>, CLAIMS_MAX>,
+}
+
+impl<'a> Subject<'a> {
+    /// Checks every bound.
+    pub fn check(&self) -> Result<(), Error> {
+        let checks = [
+            ((10..=20).contains(&self.chunk_log2), Error::ChunkSize),
+            ((4..=16).contains(&self.align_log2), Error::Alignment),
+            (is_name(self.line, 64), Error::Line),
+            (is_name(self.kind, 16), Error::Kind),
+            ((1..=LENGTH_MAX).contains(&self.length), Error::Length),
+            (claims_hold(&self.claims), Error::Claims),
+        ];
+        checks.into_iter().try_for_each(|(holds, error)| if holds { Ok(()) } else { Err(error) })
+    }
+
+    /// Length of the manifest that this subject makes, in bytes. Sealing refuses more than
+    /// [`MANIFEST_MAX`].
+    pub fn manifest_len(&self) -> usize {
+        postcard::experimental::serialized_size(self)
+            .map_or(usize::MAX, |n| n.saturating_add(COMMITMENT_AND_ROOT))
+    }
+}
+
+/// A manifest of the right shape. Holding one doesn't prove that it is genuine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest<'a> {
+    /// What was known before sealing.
+    #[serde(borrow)]
+    pub subject: Subject<'a>,
+    /// Commits to the content key.
+    pub commitment: [u8; 32],
+    /// BLAKE3 of the payload's ciphertext.
+    pub root: [u8; 32],
+}
+
+impl<'a> Manifest<'a> {
+    /// Decodes exactly `bytes`, which must be the canonical encoding, and checks every bound.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        if !(1..=MANIFEST_MAX).contains(&bytes.len()) {
+            return Err(Error::ManifestLength);
+        }
+        Suite::try_from(*bytes.first().ok_or(Error::Truncated)?)?;
+        let (manifest, _, rest) = strict::<Self>(bytes).ok_or(Error::ManifestEncoding)?;
+        if !rest.is_empty() {
+            return Err(Error::ManifestEncoding);
+        }
+        manifest.subject.check()?;
+        Ok(manifest)
+    }
+
+    /// Encodes, and refuses what [`parse`](Self::parse) would.
+    pub(crate) fn encode<'b>(&self, buffer: &'b mut [u8; MANIFEST_MAX]) -> Result<&'b [u8], Error> {
+        self.subject.check()?;
+        match postcard::to_slice(self, buffer) {
+            Ok(bytes) => Ok(bytes),
+            Err(_) => Err(Error::ManifestLength),
+        }
+    }
+}
+
+/// The encoded subject within an encoded manifest: all but commitment and root.
+pub(crate) fn subject_bytes(manifest: &[u8]) -> Result<&[u8], Error> {
+    let end = manifest.len().checked_sub(COMMITMENT_AND_ROOT).ok_or(Error::Truncated)?;
+    manifest.get(..end).ok_or(Error::Truncated)
+}
+
+/// `[a-z0-9._-]`, 1 ..= `max` bytes.
+pub(crate) fn is_name(name: &str, max: usize) -> bool {
+    (1..=max).contains(&name.len())
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+}
+
+fn claims_hold(claims: &[Claim<'_>]) -> bool {
+    claims.iter().all(|claim| {
+        is_name(claim.key, 32) && claim.value.len() <= 128 && !claim.value.chars().any(char::is_control)
+    }) && claims.is_sorted_by(|a, b| a.key < b.key)
+}
+
+/// Decodes one value from the front of `bytes` and gives the value, its encoding and what follows. Only the
+/// canonical encoding passes: postcard alone accepts over-long varints.
+pub(crate) fn strict<'a, T: Serialize + Deserialize<'a>>(bytes: &'a [u8]) -> Option<(T, &'a [u8], &'a [u8])> {
+    let (value, rest) = postcard::take_from_bytes::<T>(bytes).ok()?;
+    let encoding = bytes.get(..bytes.len().checked_sub(rest.len())?)?;
+    let unmatched = postcard::serialize_with_flavor(&value, Compare(encoding)).ok()?;
+    unmatched.is_empty().then_some((value, encoding, rest))
+}
+
+/// A postcard "output" that compares each byte with what was read.
+struct Compare<'a>(&'a [u8]);
+
+impl<'a> postcard::ser_flavors::Flavor for Compare<'a> {
+    type Output = &'a [u8];
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        match self.0.split_first() {
+            Some((first, rest)) if *first == byte => self.0 = rest,
+            _ => return Err(postcard::Error::SerializeBufferFull),
+        }
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Self::Output> {
+        Ok(self.0)
+    }
+}

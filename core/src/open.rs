@@ -1,0 +1,441 @@
+//! Sealed model + grant -> model. The order of checks, as types (FORMAT.md, section 7).
+//!
+//! ```text
+//!  1 parse ─▶ Request                Header::parse, Grant::parse: every bound
+//!  2 authenticate ─▶ Authentic       the publisher's signature, twice, or the device key
+//!  3 name ─▶ Named                   the model in hand is the granted one, and of the line asked for
+//!  4 admit ─▶ Admitted               suite, device, validity, floors
+//!  5 unwrap                          the content key, which stays in here
+//!  6   "    ─▶ Unwrapped             the commitment
+//!  7 open_in_place                   every chunk, read once, in order
+//!  8   "    ─▶ Opened                the root: only now does the caller get the model
+//!  9 confirm                         raises the stored floor
+//! ```
+//!
+//! Each step consumes the previous one's type, so none can be left out or done in another order. A vault has
+//! no grant: it starts from a [`Verified<Header>`](Verified) and joins at step 6.
+//!
+//! Comparisons that decide are made twice, differently coded, so that no single skipped instruction turns a
+//! refusal into an opening; and what they compare also flows into the keys, so that a skipped comparison
+//! gives another key, not a model.
+
+use core::hint::black_box;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+use crate::chunk::{ChunkCipher, Portable};
+use crate::error::Error;
+use crate::grant::{DeviceId, Grant, Validity, Wrapping};
+use crate::keys::{ContentKey, DeviceKey, KEY_LEN, PayloadKeys, Secret, TAG_LEN};
+use crate::sealed::{Entry, Header, Layout, ModelId};
+use crate::sign::{Publisher, Signature, Verified};
+use crate::tree::{Tree, chaining_value};
+
+/// Step 1 is done: a sealed model and a grant of the right shape.
+pub struct Request<'a> {
+    header: Header<'a>,
+    signature: Signature,
+    grant: Grant<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// `signature` is the envelope's, which covers the header. A grant names the header by its id, so it is
+    /// needed only to say what was wrong, and by [`verify_manifest`](Self::verify_manifest).
+    pub fn new(header: Header<'a>, signature: Signature, grant: Grant<'a>) -> Self {
+        Self { header, signature, grant }
+    }
+
+    /// For readers that can afford one more signature: checks the manifest's, too, so that nothing outside
+    /// the key slots can be changed without being noticed.
+    pub fn verify_manifest(self, publisher: &Publisher) -> Result<Self, Error> {
+        self.header.clone().verify(&self.signature, publisher)?;
+        Ok(self)
+    }
+
+    /// Step 2. Nothing of the grant is believed before.
+    ///
+    /// With a device key, the AEAD call that authenticates is also the one that unwraps (step 5): its result
+    /// waits, unseen, for steps 3 and 4.
+    pub fn authenticate(self, secret: &Secret, publisher: &Publisher) -> Result<Authentic<'a>, Error> {
+        // The id is computed from the header in hand, never taken from the grant.
+        let id = self.header.id();
+        let (grant, content) = match (self.grant.wrapping(), secret) {
+            (Wrapping::DeviceKey { .. }, Secret::DeviceKey(key)) => {
+                match self.grant.unwrap_with_device_key(key, &id) {
+                    Ok(content) => (Verified::by_device_key(self.grant), Some(content)),
+                    Err(_) => return Err(self.why_not(key, &id, publisher)),
+                }
+            }
+            (Wrapping::DeviceKey { .. }, Secret::X25519(_)) => return Err(Error::GrantKey),
+            (Wrapping::Hpke { .. }, _) => {
+                let once = self.grant.verify(publisher)?;
+                let twice = black_box((*once).clone()).verify(black_box(publisher))?;
+                (twice, None)
+            }
+        };
+        Ok(Authentic {
+            header: self.header,
+            signature: self.signature,
+            publisher: publisher.clone(),
+            id,
+            grant,
+            content,
+        })
+    }
+
+    /// Why the grant didn't open with the device's key and the computed id. Every answer is a refusal.
+    fn why_not(&self, key: &DeviceKey, id: &ModelId, publisher: &Publisher) -> Error {
+        let named = self.grant.terms().model();
+        if named == *id || self.grant.unwrap_with_device_key(key, &named).is_err() {
+            return Error::GrantKey;
+        }
+        other_model(&self.header, &self.signature, publisher)
+    }
+}
+
+/// A genuine grant names another model than the one in hand: either that is the publisher's too, or it has
+/// been changed. A reader that trusts no publisher key can't tell, and says the latter.
+fn other_model(header: &Header<'_>, signature: &Signature, publisher: &Publisher) -> Error {
+    match header.clone().verify(signature, publisher) {
+        Ok(_) => Error::OtherModel,
+        Err(error) => error,
+    }
+}
+
+/// Step 2 is done: the publisher, or the vault, made this grant. For which model and device is still open.
+pub struct Authentic<'a> {
+    header: Header<'a>,
+    signature: Signature,
+    publisher: Publisher,
+    id: ModelId,
+    grant: Verified<Grant<'a>>,
+    content: Option<ContentKey>,
+}
+
+impl<'a> Authentic<'a> {
+    /// Step 3: the model in hand is the granted one, and of the line that the caller asked for. With the id,
+    /// the whole header is authentic.
+    pub fn name(self, line: &str) -> Result<Named<'a>, Error> {
+        if !equal(self.id.as_bytes(), self.grant.terms().model().as_bytes()) {
+            return Err(other_model(&self.header, &self.signature, &self.publisher));
+        }
+        self.header.require_line(line)?;
+        Ok(Named { header: self.header, id: self.id, grant: self.grant, content: self.content })
+    }
+}
+
+impl Header<'_> {
+    /// Refuses any line but `line`.
+    pub fn require_line(&self, line: &str) -> Result<(), Error> {
+        if equal(self.manifest().subject.line.as_bytes(), line.as_bytes()) {
+            Ok(())
+        } else {
+            Err(Error::OtherLine)
+        }
+    }
+}
+
+/// What the reader brings to step 4.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions<'a> {
+    /// The reader's own id.
+    pub device: DeviceId<'a>,
+    /// Seconds since 1970-01-01 UTC; `None` without a working clock.
+    pub now: Option<u64>,
+    /// The stored floor of this line.
+    pub floor: u64,
+}
+
+/// Step 3 is done: a genuine grant for the genuine model in hand.
+pub struct Named<'a> {
+    header: Header<'a>,
+    id: ModelId,
+    grant: Verified<Grant<'a>>,
+    content: Option<ContentKey>,
+}
+
+impl<'a> Named<'a> {
+    /// Step 4: the terms.
+    pub fn admit(self, conditions: &Conditions<'_>) -> Result<Admitted<'a>, Error> {
+        let terms = self.grant.terms();
+        let subject = &self.header.manifest().subject;
+        if !equal(&[u8::from(terms.suite)], &[u8::from(subject.suite)]) {
+            return Err(Error::OtherSuite);
+        }
+        if !equal(terms.device.as_str().as_bytes(), conditions.device.as_str().as_bytes()) {
+            return Err(Error::OtherDevice);
+        }
+        if let Some(validity) = terms.validity {
+            within(validity, conditions.now)?;
+        }
+        if !at_least(subject.version, terms.floor) {
+            return Err(Error::FloorAboveVersion);
+        }
+        if !at_least(subject.version, conditions.floor) {
+            return Err(Error::RolledBack);
+        }
+        let floor = terms.floor;
+        Ok(Admitted { header: self.header, id: self.id, grant: self.grant, content: self.content, floor })
+    }
+}
+
+fn within(validity: Validity, now: Option<u64>) -> Result<(), Error> {
+    let now = now.ok_or(Error::NoClock)?;
+    if !at_least(now, validity.not_before) {
+        return Err(Error::NotYetValid);
+    }
+    // `now < not_after`, as `now + 1 <= not_after`.
+    match now.checked_add(1) {
+        Some(next) if at_least(validity.not_after, next) => Ok(()),
+        _ => Err(Error::Expired),
+    }
+}
+
+/// Step 4 is done: this device may open the model, now.
+pub struct Admitted<'a> {
+    header: Header<'a>,
+    id: ModelId,
+    grant: Verified<Grant<'a>>,
+    content: Option<ContentKey>,
+    floor: u64,
+}
+
+impl<'a> Admitted<'a> {
+    /// Steps 5 and 6: the content key, and that it is the one the manifest commits to.
+    pub fn unwrap(self, secret: &Secret) -> Result<Unwrapped<'a>, Error> {
+        let content = match (self.content, secret) {
+            (Some(content), _) => content,
+            (None, Secret::X25519(key)) => self.grant.unwrap_with_x25519(key, &self.id)?,
+            (None, Secret::DeviceKey(_)) => return Err(Error::GrantKey),
+        };
+        Unwrapped::new(self.header, content, Confirmation { floor: Some(self.floor) })
+    }
+}
+
+/// Step 6 is done: the content key that the genuine manifest commits to. It is what grants are made from,
+/// and what opens the payload. Nothing is known of the payload yet.
+pub struct Unwrapped<'a> {
+    header: Header<'a>,
+    content: ContentKey,
+    keys: PayloadKeys,
+    confirmation: Confirmation,
+}
+
+impl<'a> Unwrapped<'a> {
+    /// For a vault, which has verified the publisher's signature instead of steps 2 to 4 and unwrapped
+    /// `content` with a master key.
+    pub fn by_vault(header: Verified<Header<'a>>, content: &[u8; KEY_LEN]) -> Result<Self, Error> {
+        let content = ContentKey::from_bytes(content);
+        Self::new(header.into_inner(), content, Confirmation { floor: None })
+    }
+
+    fn new(header: Header<'a>, content: ContentKey, confirmation: Confirmation) -> Result<Self, Error> {
+        let keys = content.derive(header.subject_bytes()?)?;
+        if !equal(&keys.commitment, &header.manifest().commitment) {
+            return Err(Error::Commitment);
+        }
+        Ok(Self { header, content, keys, confirmation })
+    }
+
+    /// The genuine header.
+    pub fn header(&self) -> &Header<'a> {
+        &self.header
+    }
+
+    /// The content key, for a vault to wrap again.
+    pub fn content_key(&self) -> &ContentKey {
+        &self.content
+    }
+
+    /// Steps 7 and 8: decrypts `memory`, which holds the payload and nothing else, where it lies. `tag(i)`
+    /// reads the tag of chunk i from the index. On any failure `memory` is wiped.
+    pub fn open_in_place<'m>(
+        self,
+        memory: &'m mut [u8],
+        tag: impl FnMut(u64) -> Result<[u8; TAG_LEN], Error>,
+    ) -> Result<Opened<'m>, Error> {
+        self.open_in_place_with::<Portable>(memory, tag)
+    }
+
+    /// The same with another back end.
+    pub fn open_in_place_with<'m, C: ChunkCipher>(
+        self,
+        memory: &'m mut [u8],
+        tag: impl FnMut(u64) -> Result<[u8; TAG_LEN], Error>,
+    ) -> Result<Opened<'m>, Error> {
+        match self.decrypt::<C>(memory, tag) {
+            Ok(()) => Ok(Opened { model: memory, confirmation: self.confirmation }),
+            Err(error) => {
+                memory.zeroize();
+                Err(error)
+            }
+        }
+    }
+
+    fn decrypt<C: ChunkCipher>(
+        &self,
+        memory: &mut [u8],
+        mut tag: impl FnMut(u64) -> Result<[u8; TAG_LEN], Error>,
+    ) -> Result<(), Error> {
+        let layout = self.header.layout();
+        let manifest = self.header.manifest();
+        if usize::try_from(layout.length) != Ok(memory.len()) {
+            return Err(Error::Memory);
+        }
+        let cipher = C::new(manifest.subject.suite, &self.keys.key)?;
+        // One hasher over all of the ciphertext: no chaining values are needed to reach the root.
+        let mut hasher = blake3::Hasher::new();
+        for (i, chunk) in (0u64..).zip(memory.chunks_mut(layout.chunk_size as usize)) {
+            hasher.update(chunk);
+            cipher.open(&self.keys.nonce(i), &[], chunk, &tag(i)?)?;
+        }
+        // A device that holds the content key can make any tag. It can't make another root.
+        if equal(hasher.finalize().as_bytes(), &manifest.root) { Ok(()) } else { Err(Error::Root) }
+    }
+
+    /// A model whose chunks are checked as they are read, on the strength of a checked index.
+    pub fn into_lazy<C: ChunkCipher>(self, index: CheckedIndex) -> Result<Lazy<C>, Error> {
+        let manifest = self.header.manifest();
+        if !equal(&index.root, &manifest.root) {
+            return Err(Error::Index);
+        }
+        Ok(Lazy {
+            cipher: C::new(manifest.subject.suite, &self.keys.key)?,
+            layout: self.header.layout(),
+            keys: self.keys,
+            confirmation: self.confirmation,
+        })
+    }
+}
+
+/// Step 8 is done: every byte is authentic, in order and complete.
+pub struct Opened<'m> {
+    model: &'m mut [u8],
+    confirmation: Confirmation,
+}
+
+impl<'m> Opened<'m> {
+    /// The model.
+    pub fn model(&self) -> &[u8] {
+        self.model
+    }
+
+    /// Step 9, when the application has seen the model run: raises the stored floor and leaves the model.
+    pub fn confirm(self, store: &mut impl FloorStore) -> Result<&'m mut [u8], Error> {
+        self.confirmation.confirm(store)?;
+        Ok(self.model)
+    }
+
+    /// Leaves the model without confirming it: the stored floor stays, so an older version may open again.
+    pub fn unconfirmed(self) -> &'m mut [u8] {
+        self.model
+    }
+}
+
+/// The floor that the checked grant set, if a grant it was.
+pub struct Confirmation {
+    floor: Option<u64>,
+}
+
+impl Confirmation {
+    /// Stores `max(stored floor, floor)`. A vault's opening has no floor and stores nothing.
+    pub fn confirm(self, store: &mut impl FloorStore) -> Result<(), Error> {
+        let Some(floor) = self.floor else { return Ok(()) };
+        if floor > store.floor()? { store.raise(floor) } else { Ok(()) }
+    }
+}
+
+/// Where the floor of one line is kept.
+pub trait FloorStore {
+    /// The stored floor. One that is missing or corrupt is [`Error::Floor`], never 0.
+    fn floor(&mut self) -> Result<u64, Error>;
+
+    /// Stores a higher floor. After a cut of power at any instant the old or the new one is there.
+    fn raise(&mut self, floor: u64) -> Result<(), Error>;
+}
+
+/// Checks an index against the root.
+pub struct IndexCheck {
+    tree: Tree,
+    chunks: u64,
+    root: [u8; 32],
+}
+
+impl IndexCheck {
+    /// For the index of this header.
+    pub fn new(header: &Header<'_>) -> Self {
+        Self { tree: Tree::new(), chunks: header.layout().chunks, root: header.manifest().root }
+    }
+
+    /// Takes the next entry.
+    pub fn push(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.tree.push(entry.chaining_value)
+    }
+
+    /// After the last entry.
+    pub fn finish(self) -> Result<CheckedIndex, Error> {
+        if self.tree.count() != self.chunks || !equal(&self.tree.root()?, &self.root) {
+            return Err(Error::Index);
+        }
+        Ok(CheckedIndex { root: self.root })
+    }
+}
+
+/// Proves that the chaining values pushed into an [`IndexCheck`] hash to this root. The tags are checked
+/// when the chunks are opened.
+pub struct CheckedIndex {
+    root: [u8; 32],
+}
+
+/// A model whose chunks are checked as they are read: only the bytes already handed out were authentic.
+pub struct Lazy<C = Portable> {
+    cipher: C,
+    keys: PayloadKeys,
+    layout: Layout,
+    confirmation: Confirmation,
+}
+
+impl<C: ChunkCipher> Lazy<C> {
+    /// Sizes and offsets.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Decrypts chunk `i` in place. `entry` is the one that went into the [`IndexCheck`]: the caller has kept
+    /// the index, or a hash of it, since. On failure `chunk` is wiped.
+    pub fn open_chunk(&self, i: u64, entry: &Entry, chunk: &mut [u8]) -> Result<(), Error> {
+        let opened = self.try_open(i, entry, chunk);
+        if opened.is_err() {
+            chunk.zeroize();
+        }
+        opened
+    }
+
+    fn try_open(&self, i: u64, entry: &Entry, chunk: &mut [u8]) -> Result<(), Error> {
+        if chunk.is_empty() || chunk.len() != self.layout.chunk_len(i) {
+            return Err(Error::Memory);
+        }
+        let offset = i * u64::from(self.layout.chunk_size);
+        let value = chaining_value(chunk, offset, self.layout.chunks == 1);
+        if !equal(&value, &entry.chaining_value) {
+            return Err(Error::Chunk);
+        }
+        self.cipher.open(&self.keys.nonce(i), &[], chunk, &entry.tag)
+    }
+
+    /// After the last chunk that was wanted: what step 9 needs.
+    pub fn finish(self) -> Confirmation {
+        self.confirmation
+    }
+}
+
+/// Compared twice: the second time without a branch, on values that the compiler can't know to be the same.
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    a == b && bool::from(black_box(a).ct_eq(black_box(b)))
+}
+
+/// `a >= b`, compared and subtracted.
+fn at_least(a: u64, b: u64) -> bool {
+    a >= b && black_box(a).checked_sub(black_box(b)).is_some()
+}

@@ -1,0 +1,352 @@
+//! The layout of a sealed model (FORMAT.md, section 4.1).
+//!
+//! ```text
+//! offset    size             field
+//! 0         8                magic 89 4D 53 45 41 4C 1A 0A
+//! 8         2                format version = 1
+//! 10        2                manifest length M            1 ..= 1024
+//! 12        4                envelope length E            64 * (1 + slots), slots 1 ..= 16
+//! 16        M                manifest
+//! 16+M      E                envelope: signature[64], slots[64 each]
+//! 16+M+E    48 * chunks      index: tag[16] || chaining value[32] of each chunk
+//! …         to alignment     zeros
+//! P         model length     payload: ciphertext, at the plaintext's offsets
+//! ```
+//!
+//! All integers are little-endian.
+
+use crate::error::Error;
+use crate::keys::{MANIFEST, NONCE_LEN, TAG_LEN};
+use crate::manifest::{MANIFEST_MAX, Manifest, Subject, subject_bytes};
+use crate::sign::{Publisher, Signature, Verified};
+
+/// First bytes of a sealed model.
+pub const MAGIC: [u8; 8] = *b"\x89MSEAL\x1a\n";
+/// The format version that this crate reads and writes.
+pub const FORMAT_VERSION: u16 = 1;
+/// Length of the prefix in bytes.
+pub const PREFIX_LEN: usize = 16;
+/// Longest prefix and manifest together, in bytes: what a reader keeps in memory of its own.
+pub const HEADER_MAX: usize = PREFIX_LEN + MANIFEST_MAX;
+/// Length of one key slot, and of the signature before the slots, in bytes.
+pub const SLOT_LEN: usize = 64;
+const SLOT: u32 = 64;
+/// Longest envelope in bytes.
+pub const ENVELOPE_MAX: usize = SLOT_LEN * (1 + SLOTS_MAX as usize);
+/// Number of key slots unless the sealer says otherwise.
+pub const SLOTS_DEFAULT: u8 = 4;
+/// Most key slots.
+pub const SLOTS_MAX: u8 = 16;
+/// Length of one index entry in bytes.
+pub const ENTRY_LEN: usize = TAG_LEN + 32;
+
+const _: () = assert!(4 + NONCE_LEN + 32 + TAG_LEN == SLOT_LEN && SLOT as usize == SLOT_LEN);
+
+/// BLAKE3 of the signed bytes: the name by which grants and logs know a sealed model. Holding one proves
+/// nothing about the model; it was computed from whatever manifest was in hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ModelId([u8; 32]);
+
+impl ModelId {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl core::fmt::Display for ModelId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl core::fmt::Debug for ModelId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(self, f)
+    }
+}
+
+/// The first 16 bytes, with both lengths in bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    manifest_len: u16,
+    envelope_len: u32,
+}
+
+impl Prefix {
+    /// Reads the prefix. Everything else of the file is read with the lengths that it gives.
+    pub fn parse(bytes: &[u8; PREFIX_LEN]) -> Result<Self, Error> {
+        let [magic @ .., v0, v1, m0, m1, e0, e1, e2, e3] = *bytes;
+        if magic != MAGIC {
+            return Err(Error::ForeignMagic);
+        }
+        if u16::from_le_bytes([v0, v1]) != FORMAT_VERSION {
+            return Err(Error::UnknownVersion);
+        }
+        Self::new(u16::from_le_bytes([m0, m1]), u32::from_le_bytes([e0, e1, e2, e3]))
+    }
+
+    fn new(manifest_len: u16, envelope_len: u32) -> Result<Self, Error> {
+        if !(1..=MANIFEST_MAX).contains(&manifest_len.into()) {
+            return Err(Error::ManifestLength);
+        }
+        let slots = (envelope_len / SLOT).checked_sub(1).ok_or(Error::EnvelopeLength)?;
+        if !envelope_len.is_multiple_of(SLOT) || !(1..=SLOTS_MAX.into()).contains(&slots) {
+            return Err(Error::EnvelopeLength);
+        }
+        Ok(Self { manifest_len, envelope_len })
+    }
+
+    fn encode(self) -> [u8; PREFIX_LEN] {
+        let [v0, v1] = FORMAT_VERSION.to_le_bytes();
+        let [m0, m1] = self.manifest_len.to_le_bytes();
+        let [e0, e1, e2, e3] = self.envelope_len.to_le_bytes();
+        let [g0, g1, g2, g3, g4, g5, g6, g7] = MAGIC;
+        [g0, g1, g2, g3, g4, g5, g6, g7, v0, v1, m0, m1, e0, e1, e2, e3]
+    }
+
+    /// Length of prefix and manifest together: the signed bytes of the file.
+    pub fn header_len(&self) -> usize {
+        PREFIX_LEN + usize::from(self.manifest_len)
+    }
+
+    /// Length of the envelope in bytes.
+    pub fn envelope_len(&self) -> usize {
+        self.envelope_len as usize
+    }
+}
+
+/// Prefix and manifest, of the right shape. Holding one doesn't prove that they are genuine: that is
+/// [`Verified<Header>`](Verified), or a grant that names its id.
+#[derive(Clone, Debug)]
+pub struct Header<'a> {
+    bytes: &'a [u8],
+    manifest: Manifest<'a>,
+    layout: Layout,
+}
+
+impl<'a> Header<'a> {
+    /// Reads bytes 0 .. 16+M, which must lie in memory that nobody else writes.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let (prefix, rest) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
+        let prefix = Prefix::parse(prefix)?;
+        if rest.len() != usize::from(prefix.manifest_len) {
+            return Err(if bytes.len() < prefix.header_len() { Error::Truncated } else { Error::Extended });
+        }
+        let manifest = Manifest::parse(rest)?;
+        let layout = Layout::new(prefix, &manifest.subject)?;
+        Ok(Self { bytes, manifest, layout })
+    }
+
+    /// Writes prefix and manifest.
+    pub(crate) fn encode(manifest: &Manifest<'_>, slots: u8) -> Result<heapless::Vec<u8, HEADER_MAX>, Error> {
+        let mut buffer = [0; MANIFEST_MAX];
+        let encoded = manifest.encode(&mut buffer)?;
+        let prefix = prefix_of(encoded.len(), slots)?;
+        Ok(prefix.encode().iter().chain(encoded).copied().collect())
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest<'a> {
+        &self.manifest
+    }
+
+    /// Sizes and offsets.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// `BLAKE3("modelseal/v1/manifest\0" || bytes 0 .. 16+M)`
+    pub fn id(&self) -> ModelId {
+        ModelId(*blake3::Hasher::new().update(MANIFEST).update(self.bytes).finalize().as_bytes())
+    }
+
+    pub(crate) fn subject_bytes(&self) -> Result<&'a [u8], Error> {
+        subject_bytes(self.bytes.get(PREFIX_LEN..).ok_or(Error::Truncated)?)
+    }
+
+    /// What the publisher signs: `"modelseal/v1/manifest\0" || bytes 0 .. 16+M`.
+    pub fn signed_bytes(&self) -> SignedBytes {
+        MANIFEST.iter().chain(self.bytes).copied().collect()
+    }
+
+    /// Checks the publisher's signature.
+    pub fn verify(self, signature: &Signature, publisher: &Publisher) -> Result<Verified<Self>, Error> {
+        let message = self.signed_bytes();
+        publisher.verify(self, &message, signature).ok_or(Error::ManifestSignature)
+    }
+}
+
+/// A signed message: the label and the header.
+pub type SignedBytes = heapless::Vec<u8, { MANIFEST.len() + HEADER_MAX }>;
+
+/// Where everything is. All offsets are from the start of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Where the envelope begins.
+    pub envelope: u64,
+    /// Where the index begins.
+    pub index: u64,
+    /// Where the padding begins: the end of the index.
+    pub padding: u64,
+    /// Where the payload begins.
+    pub payload: u64,
+    /// Length of the model in bytes.
+    pub length: u64,
+    /// Where the file ends, exactly.
+    pub end: u64,
+    /// Number of chunks.
+    pub chunks: u64,
+    /// Length of every chunk but the last, in bytes.
+    pub chunk_size: u32,
+}
+
+impl Layout {
+    fn new(prefix: Prefix, subject: &Subject<'_>) -> Result<Self, Error> {
+        let chunk_size = 1u32 << subject.chunk_log2;
+        let chunks = subject.length.div_ceil(chunk_size.into());
+        let envelope = prefix.header_len() as u64;
+        let index = envelope.checked_add(prefix.envelope_len.into()).ok_or(Error::Length)?;
+        let index_len = chunks.checked_mul(ENTRY_LEN as u64).ok_or(Error::Length)?;
+        let padding = index.checked_add(index_len).ok_or(Error::Length)?;
+        let payload = padding.checked_next_multiple_of(1 << subject.align_log2).ok_or(Error::Length)?;
+        let end = payload.checked_add(subject.length).ok_or(Error::Length)?;
+        Ok(Self { envelope, index, padding, payload, length: subject.length, end, chunks, chunk_size })
+    }
+
+    /// The layout that sealing `subject` will give.
+    pub fn of(subject: &Subject<'_>, slots: u8) -> Result<Self, Error> {
+        subject.check()?;
+        Self::new(prefix_of(subject.manifest_len(), slots)?, subject)
+    }
+
+    /// Length of chunk `i`, in bytes; 0 beyond the last.
+    pub fn chunk_len(&self, i: u64) -> usize {
+        let start = i.saturating_mul(self.chunk_size.into());
+        let len = self.length.saturating_sub(start).min(self.chunk_size.into());
+        // Always fits: it is at most 2^20.
+        usize::try_from(len).unwrap_or(0)
+    }
+}
+
+fn prefix_of(manifest_len: usize, slots: u8) -> Result<Prefix, Error> {
+    let manifest_len = u16::try_from(manifest_len).map_err(|_| Error::ManifestLength)?;
+    Prefix::new(manifest_len, SLOT * (1 + u32::from(slots)))
+}
+
+/// What the index holds of one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The AEAD tag.
+    pub tag: [u8; TAG_LEN],
+    /// BLAKE3's subtree value at the chunk's offset, or the root where there is one chunk only.
+    pub chaining_value: [u8; 32],
+}
+
+impl Entry {
+    /// Reads an entry. Every value has the right shape.
+    pub fn parse(bytes: &[u8; ENTRY_LEN]) -> Self {
+        let mut entry = Self { tag: [0; TAG_LEN], chaining_value: [0; 32] };
+        let (tag, value) = bytes.split_at(TAG_LEN);
+        entry.tag.copy_from_slice(tag);
+        entry.chaining_value.copy_from_slice(value);
+        entry
+    }
+
+    /// Writes an entry.
+    pub fn encode(&self) -> [u8; ENTRY_LEN] {
+        let mut bytes = [0; ENTRY_LEN];
+        let (tag, value) = bytes.split_at_mut(TAG_LEN);
+        tag.copy_from_slice(&self.tag);
+        value.copy_from_slice(&self.chaining_value);
+        bytes
+    }
+}
+
+/// A content key under one version of a vault's master key: AES-256-GCM with the additional data of
+/// [`content_key_aad`](crate::keys::content_key_aad).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Version of the master key, from 1.
+    pub version: u32,
+    /// Random.
+    pub nonce: [u8; NONCE_LEN],
+    /// The content key, encrypted.
+    pub ciphertext: [u8; 32],
+    /// The AEAD tag.
+    pub tag: [u8; TAG_LEN],
+}
+
+impl Slot {
+    /// Reads a slot; `None` where it is empty, which version 0 alone says: a slot half cleared is empty.
+    fn parse(bytes: &[u8; SLOT_LEN]) -> Option<Self> {
+        let (version, rest) = bytes.split_first_chunk()?;
+        let (nonce, rest) = rest.split_first_chunk()?;
+        let (ciphertext, rest) = rest.split_first_chunk()?;
+        let (tag, _) = rest.split_first_chunk()?;
+        let version = u32::from_le_bytes(*version);
+        (version != 0).then_some(Self { version, nonce: *nonce, ciphertext: *ciphertext, tag: *tag })
+    }
+
+    fn encode(&self) -> impl Iterator<Item = u8> {
+        self.version.to_le_bytes().into_iter().chain(self.nonce).chain(self.ciphertext).chain(self.tag)
+    }
+}
+
+/// The signature and the key slots. It holds nothing that the signature must cover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    signature: Signature,
+    slots: heapless::Vec<Option<Slot>, { SLOTS_MAX as usize }>,
+}
+
+impl Envelope {
+    /// Reads an envelope of the length that the prefix gave.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let (signature, slots) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
+        let (slots, []) = slots.as_chunks() else { return Err(Error::EnvelopeLength) };
+        if slots.is_empty() || slots.len() > usize::from(SLOTS_MAX) {
+            return Err(Error::EnvelopeLength);
+        }
+        Ok(Self {
+            signature: Signature::from_bytes(signature),
+            slots: slots.iter().map(Slot::parse).collect(),
+        })
+    }
+
+    /// A new envelope with one slot used of `slots`.
+    pub fn new(signature: Signature, slot: Slot, slots: u8) -> Result<Self, Error> {
+        if !(1..=SLOTS_MAX).contains(&slots) || slot.version == 0 {
+            return Err(Error::EnvelopeLength);
+        }
+        let empty = core::iter::repeat_n(None, usize::from(slots) - 1);
+        Ok(Self { signature, slots: core::iter::once(Some(slot)).chain(empty).collect() })
+    }
+
+    /// Writes the envelope.
+    pub fn encode(&self) -> heapless::Vec<u8, ENVELOPE_MAX> {
+        let mut bytes: heapless::Vec<u8, ENVELOPE_MAX> = self.signature.to_bytes().into_iter().collect();
+        for slot in &self.slots {
+            match slot {
+                Some(slot) => bytes.extend(slot.encode()),
+                None => bytes.extend([0; SLOT_LEN]),
+            }
+        }
+        bytes
+    }
+
+    /// The publisher's signature over the header.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The slots in use.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().flatten()
+    }
+}

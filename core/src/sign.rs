@@ -1,0 +1,173 @@
+//! Publisher signatures, checked (FORMAT.md, section 5). A vault makes them.
+//!
+//! A signature names neither key nor algorithm: a reader tries each key that it trusts.
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Most keys that a reader trusts.
+pub const TRUSTED_MAX: usize = 4;
+/// Length of every signature in bytes.
+pub const SIGNATURE_LEN: usize = 64;
+
+/// 64 bytes: Ed25519's R‖S, or ECDSA's r‖s, big-endian, with s in the lower half of the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    r: [u8; 32],
+    s: [u8; 32],
+}
+
+impl Signature {
+    /// Any 64 bytes have the shape of a signature.
+    pub fn from_bytes(bytes: &[u8; SIGNATURE_LEN]) -> Self {
+        let mut signature = Self { r: [0; 32], s: [0; 32] };
+        let (r, s) = bytes.split_at(32);
+        signature.r.copy_from_slice(r);
+        signature.s.copy_from_slice(s);
+        signature
+    }
+
+    /// The bytes.
+    pub fn to_bytes(&self) -> [u8; SIGNATURE_LEN] {
+        let mut bytes = [0; SIGNATURE_LEN];
+        let (r, s) = bytes.split_at_mut(32);
+        r.copy_from_slice(&self.r);
+        s.copy_from_slice(&self.s);
+        bytes
+    }
+}
+
+/// A key that a publisher signs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PublisherKey {
+    /// RFC 8032, compressed.
+    Ed25519([u8; 32]),
+    /// FIPS 186-5 over P-256 and SHA-256: the affine coordinates, big-endian.
+    EcdsaP256 {
+        /// The x coordinate.
+        x: [u8; 32],
+        /// The y coordinate.
+        y: [u8; 32],
+    },
+}
+
+impl PublisherKey {
+    /// Whether the bytes are a key that can verify anything: on the curve and, for Ed25519, not of small
+    /// order. A key whose algorithm isn't built in can't.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_usable() { Ok(()) } else { Err(Error::Key) }
+    }
+
+    /// What readers accept of a signature that this key made: ECDSA's s moved into the lower half of the order,
+    /// for some signers give either.
+    pub fn canonical(&self, signature: Signature) -> Signature {
+        match self {
+            #[cfg(feature = "p256")]
+            Self::EcdsaP256 { .. } => match p256::ecdsa::Signature::from_scalars(signature.r, signature.s) {
+                Ok(either) => Signature::from_bytes(&either.normalize_s().to_bytes().into()),
+                Err(_) => signature,
+            },
+            #[allow(unreachable_patterns, reason = "without P-256 there is nothing to move")]
+            _ => signature,
+        }
+    }
+
+    fn is_usable(&self) -> bool {
+        match self {
+            #[cfg(feature = "ed25519")]
+            Self::Ed25519(key) => {
+                ed25519_dalek::VerifyingKey::from_bytes(key).is_ok_and(|key| !key.is_weak())
+            }
+            #[cfg(feature = "p256")]
+            Self::EcdsaP256 { x, y } => p256_key(x, y).is_some(),
+            #[allow(unreachable_patterns, reason = "without an algorithm's feature its keys verify nothing")]
+            _ => false,
+        }
+    }
+
+    #[allow(unused_variables, reason = "with neither algorithm built in")]
+    fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
+        match self {
+            #[cfg(feature = "ed25519")]
+            Self::Ed25519(key) => {
+                let signature = ed25519_dalek::Signature::from_bytes(&signature.to_bytes());
+                ed25519_dalek::VerifyingKey::from_bytes(key)
+                    .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+            }
+            #[cfg(feature = "p256")]
+            Self::EcdsaP256 { x, y } => {
+                use p256::ecdsa::signature::Verifier;
+                // The upper half of the order would be a second signature of the same message.
+                let signature = p256::ecdsa::Signature::from_scalars(signature.r, signature.s)
+                    .ok()
+                    .filter(|signature| signature.normalize_s() == *signature);
+                p256_key(x, y)
+                    .zip(signature)
+                    .is_some_and(|(key, signature)| key.verify(message, &signature).is_ok())
+            }
+            #[allow(unreachable_patterns, reason = "without an algorithm's feature its keys verify nothing")]
+            _ => false,
+        }
+    }
+}
+
+#[cfg(feature = "p256")]
+fn p256_key(x: &[u8; 32], y: &[u8; 32]) -> Option<p256::ecdsa::VerifyingKey> {
+    let point = p256::Sec1Point::from_affine_coordinates(&(*x).into(), &(*y).into(), false);
+    p256::ecdsa::VerifyingKey::from_sec1_point(&point).ok()
+}
+
+/// The keys of **one** publisher that a reader trusts, at most four. They arrive and leave with its firmware
+/// or configuration; removing one is how it is revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publisher(Vec<PublisherKey, TRUSTED_MAX>);
+
+impl Publisher {
+    /// Trusts `keys`, of which each must be usable.
+    pub fn new(keys: &[PublisherKey]) -> Result<Self, Error> {
+        keys.iter().try_for_each(PublisherKey::check)?;
+        Ok(Self(Vec::from_slice(keys).map_err(|_| Error::Key)?))
+    }
+
+    /// The trusted keys.
+    pub fn keys(&self) -> &[PublisherKey] {
+        &self.0
+    }
+
+    /// Whether one of the keys signed `message`, for a signer that checks its own work. A reader needs
+    /// [`Verified`].
+    pub fn has_signed(&self, message: &[u8], signature: &Signature) -> bool {
+        self.0.iter().any(|key| key.verifies(message, signature))
+    }
+
+    /// `value`, if one of the keys signed `message`, which the caller made of `value`.
+    pub(crate) fn verify<T>(&self, value: T, message: &[u8], signature: &Signature) -> Option<Verified<T>> {
+        self.has_signed(message, signature).then_some(Verified(value))
+    }
+}
+
+/// Proves that the publisher made exactly this: only a successful check of a signature, or of a device key,
+/// returns one.
+#[derive(Clone, Debug)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// For what a device key has authenticated instead of a signature.
+    pub(crate) fn by_device_key(value: T) -> Self {
+        Self(value)
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> core::ops::Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

@@ -1,0 +1,87 @@
+//! What can go wrong with a vault: what failed, then what to do.
+
+use std::path::PathBuf;
+
+use crate::vault::Role;
+
+/// A vault's failure. None of the texts holds a secret.
+#[derive(Debug)]
+pub enum Error {
+    /// The location isn't one: why.
+    Location(&'static str),
+    /// There is no passphrase or PIN, and no terminal to ask at.
+    NoPassphrase,
+    /// The passphrase doesn't open the vault file.
+    WrongPassphrase(PathBuf),
+    /// The token refused the PIN. What it says of the tries that are left.
+    WrongPin(&'static str),
+    /// The token refuses any PIN until its security officer unlocks it.
+    PinLocked,
+    /// There is a vault there already.
+    Exists(String),
+    /// There is no vault there.
+    Missing(String),
+    /// The vault file is damaged or of an unknown format.
+    Corrupt(PathBuf),
+    /// The PKCS#11 module can't be loaded or started: its path and why.
+    Module(PathBuf, String),
+    /// No token fits the URI, or several do: what was found.
+    Token(String),
+    /// The vault has no key of this role.
+    NoKey(Role),
+    /// The vault doesn't have this version of the key.
+    NoVersion(Role, u32),
+    /// A key's attributes allow more, or protect less, than its role's: which key, and what.
+    TooWide(String, String),
+    /// The token lacks a mechanism: the operation that isn't available.
+    Unavailable(&'static str),
+    /// The token failed: the operation, and the token's own code.
+    Failed(&'static str, String),
+    /// The token signed with another key than it shows, or wrongly.
+    BadSignature,
+    /// No key slot opens with this vault's master keys.
+    Slot,
+    /// The format refused.
+    Core(modelseal_core::Error),
+    /// A file can't be read or written.
+    Io(PathBuf, std::io::Error),
+    /// The system has no randomness to give.
+    Random,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Location(why) => write!(f, "the vault's location is wrong: {why}"),
+            Self::NoPassphrase => f.write_str("the vault needs a passphrase or PIN"),
+            Self::WrongPassphrase(path) => write!(f, "the passphrase doesn't open {}", path.display()),
+            Self::WrongPin(tries) => write!(f, "the token refused the PIN; {tries}"),
+            Self::PinLocked => f.write_str("the token's PIN is locked"),
+            Self::Exists(what) => write!(f, "{what} already holds a vault"),
+            Self::Missing(what) => write!(f, "there is no vault at {what}"),
+            Self::Corrupt(path) => write!(f, "{} isn't a vault file, or is damaged", path.display()),
+            Self::Module(path, why) => write!(f, "the PKCS#11 module {} can't be used: {why}", path.display()),
+            Self::Token(found) => write!(f, "no one token fits the vault's URI: {found}"),
+            Self::NoKey(role) => write!(f, "the vault has no {} key", role.name()),
+            Self::NoVersion(role, version) => {
+                write!(f, "the vault has no {} key version {version}", role.name())
+            }
+            Self::TooWide(key, what) => write!(f, "the key {key} isn't protected as its role demands: {what}"),
+            Self::Unavailable(operation) => write!(f, "the token can't do this: {operation}"),
+            Self::Failed(operation, code) => write!(f, "the token failed at {operation}: {code}"),
+            Self::BadSignature => f.write_str("the vault's signature doesn't verify under its own public key"),
+            Self::Slot => f.write_str("no key slot opens with this vault's master keys"),
+            Self::Core(error) => error.fmt(f),
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Random => f.write_str("the system has no randomness to give"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<modelseal_core::Error> for Error {
+    fn from(error: modelseal_core::Error) -> Self {
+        Self::Core(error)
+    }
+}

@@ -1,0 +1,112 @@
+//! Which vault: `file:PATH`, or an RFC 7512 `pkcs11:` URI.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+
+/// Where a vault is. It never holds a secret: a URI with `pin-value` is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// The software vault, in this file.
+    File(PathBuf),
+    /// A PKCS#11 token.
+    Pkcs11(Pkcs11Uri),
+}
+
+/// What modelseal uses of an RFC 7512 URI, decoded. At least one of the three token attributes is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pkcs11Uri {
+    /// `token`: the token's label.
+    pub token: Option<String>,
+    /// `serial`: the token's serial number.
+    pub serial: Option<String>,
+    /// `manufacturer`: the token's manufacturer.
+    pub manufacturer: Option<String>,
+    /// `module-path`: the PKCS#11 library.
+    pub module: Option<PathBuf>,
+    /// `pin-source`: the file that has the PIN.
+    pub pin_source: Option<PathBuf>,
+}
+
+impl FromStr for Location {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.split_once(':') {
+            Some(("file", "")) => Err(Error::Location("file: needs a path")),
+            Some(("file", path)) => Ok(Self::File(path.into())),
+            Some(("pkcs11", _)) => Pkcs11Uri::parse(text).map(Self::Pkcs11),
+            _ => Err(Error::Location("it is file:PATH, or pkcs11:token=LABEL?module-path=LIBRARY")),
+        }
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Pkcs11(uri) => {
+                let label = uri.token.as_deref().or(uri.serial.as_deref());
+                write!(f, "pkcs11:{}", label.or(uri.manufacturer.as_deref()).unwrap_or_default())
+            }
+        }
+    }
+}
+
+impl Pkcs11Uri {
+    fn parse(text: &str) -> Result<Self, Error> {
+        let uri = pk11_uri_parser::parse(text)
+            .map_err(|_| Error::Location("the pkcs11: URI isn't one of RFC 7512"))?;
+        if uri.pin_value().is_some() {
+            return Err(Error::Location("pin-value leaks the PIN; put it into a file and name that as pin-source"));
+        }
+        let parsed = Self {
+            token: uri.token().map(decode).transpose()?,
+            serial: uri.serial().map(decode).transpose()?,
+            manufacturer: uri.manufacturer().map(decode).transpose()?,
+            module: uri.module_path().map(decode).transpose()?.map(Into::into),
+            pin_source: uri.pin_source().map(decode).transpose()?.map(|source| source_path(&source)),
+        };
+        if parsed.token.is_none() && parsed.serial.is_none() && parsed.manufacturer.is_none() {
+            return Err(Error::Location("the pkcs11: URI names no token; add token=LABEL"));
+        }
+        Ok(parsed)
+    }
+}
+
+fn decode(value: &str) -> Result<String, Error> {
+    let decoded = percent_decode_str(value).decode_utf8();
+    decoded.map(Into::into).map_err(|_| Error::Location("the pkcs11: URI isn't UTF-8"))
+}
+
+/// RFC 7512, section 2.4: an absolute path, or a `file:` URI.
+fn source_path(source: &str) -> PathBuf {
+    let path = source.strip_prefix("file://").or_else(|| source.strip_prefix("file:")).unwrap_or(source);
+    Path::new(path).to_owned()
+}
+
+/// A passphrase or PIN.
+pub struct Passphrase(Zeroizing<String>);
+
+impl Passphrase {
+    /// Takes it over from where it was entered; one line end at the end is dropped.
+    pub fn new(mut text: Zeroizing<String>) -> Self {
+        let kept = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text).len());
+        text.truncate(kept.unwrap_or(text.len()));
+        Self(text)
+    }
+
+    /// Reads it from a file.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::Io(path.to_owned(), error))?;
+        Ok(Self::new(Zeroizing::new(text)))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}

@@ -1,0 +1,256 @@
+//! The `Vault` trait: the only ways to use the keys.
+
+use modelseal_core::grant::{DeviceId, GrantBytes, PathSignature, UnsignedGrant, grants_message};
+use modelseal_core::keys::{DeviceKey, content_key_aad, fleet_block};
+use modelseal_core::open::Unwrapped;
+use modelseal_core::seal::Unsigned;
+use modelseal_core::sealed::{Envelope, Header, Slot};
+use modelseal_core::sign::{Publisher, PublisherKey, Signature, TRUSTED_MAX};
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::location::{Location, Passphrase};
+use crate::{pkcs11, software};
+
+/// What a key is for. A key has one role and no other right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// AES-256: encrypts content keys.
+    Master,
+    /// AES-256: makes the CMACs that device keys consist of.
+    Fleet,
+    /// Ed25519 or ECDSA P-256: signs manifests and grants.
+    Publisher,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Self; 3] = [Self::Master, Self::Fleet, Self::Publisher];
+
+    /// The role's name in labels, files and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Fleet => "fleet",
+            Self::Publisher => "publisher",
+        }
+    }
+}
+
+/// What a key computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// For master and fleet keys.
+    Aes256,
+    /// RFC 8032.
+    Ed25519,
+    /// FIPS 186-5, with SHA-256.
+    EcdsaP256,
+}
+
+impl Algorithm {
+    /// The algorithm's name in files and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes256 => "aes-256",
+            Self::Ed25519 => "ed25519",
+            Self::EcdsaP256 => "ecdsa-p256",
+        }
+    }
+}
+
+/// One key of a vault, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// What it is for.
+    pub role: Role,
+    /// From 1; the newest is used, older ones are kept for opening.
+    pub version: u32,
+    /// What it computes.
+    pub algorithm: Algorithm,
+}
+
+/// One thing that a check of a vault looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at, such as `master/1 sensitive`.
+    pub subject: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was found, and where it isn't ok, what to do.
+    pub detail: String,
+}
+
+/// The holder of one publisher's keys. One vault is one tenant.
+pub trait Vault: Send + Sync {
+    /// Every key, by role and version.
+    fn keys(&self) -> Result<Vec<Key>, Error>;
+
+    /// One public key.
+    fn publisher_key(&self, version: u32) -> Result<PublisherKey, Error>;
+
+    /// The newest four public keys: what readers of this vault's models trust.
+    fn publisher(&self) -> Result<Publisher, Error>;
+
+    /// The newest version of a role's key.
+    fn newest(&self, role: Role) -> Result<u32, Error>;
+
+    /// Wraps the content key of a model that was just sealed, and signs its header.
+    fn publish(&self, unsigned: &Unsigned) -> Result<Envelope, Error>;
+
+    /// The content key of a model that **this vault's own publisher key** signed: otherwise a licensed device
+    /// could copy a wrapped key into a manifest of its own and have the vault grant it. The commitment is
+    /// checked, too. This is the only way to a grant or an opening by a vault.
+    fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error>;
+
+    /// Signs a grant alone: its leaf is the root.
+    fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error>;
+
+    /// The key of one device under one version of the fleet key (SP 800-108r1, counter mode, AES-256-CMAC).
+    fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error>;
+
+    /// Looks at everything that can be wrong with a vault. A key with wider rights than its role's is
+    /// refused in use, too, not only here.
+    fn check(&self) -> Result<Vec<Finding>, Error>;
+}
+
+/// Opens a vault. `ask` is called for the passphrase or PIN if the location doesn't say where it is, at most
+/// once.
+pub fn open(location: &Location, ask: Ask<'_>) -> Result<Box<dyn Vault>, Error> {
+    match location {
+        Location::File(path) => Ok(Box::new(Roles(software::open(path, &ask()?)?))),
+        Location::Pkcs11(uri) => Ok(Box::new(Roles(pkcs11::open(uri, ask)?))),
+    }
+}
+
+/// Makes the first version of every key: in a new file, or in a token that has none of them yet.
+/// `publisher` is the algorithm to sign with, if it matters.
+pub fn create(
+    location: &Location,
+    publisher: Option<Algorithm>,
+    ask: Ask<'_>,
+) -> Result<Box<dyn Vault>, Error> {
+    match location {
+        Location::File(path) => {
+            let algorithm = publisher.unwrap_or(Algorithm::Ed25519);
+            Ok(Box::new(Roles(software::create(path, algorithm, &ask()?)?)))
+        }
+        Location::Pkcs11(uri) => Ok(Box::new(Roles(pkcs11::create(uri, publisher, ask)?))),
+    }
+}
+
+/// Obtains a passphrase or PIN: from a file, the environment or a prompt.
+pub type Ask<'a> = &'a dyn Fn() -> Result<Passphrase, Error>;
+
+/// The raw operations of a kind of vault. Nothing outside this crate calls them: [`Roles`] decides what they
+/// are used for.
+pub(crate) trait Backend: Send + Sync {
+    fn keys(&self) -> Result<Vec<Key>, Error>;
+
+    /// AES-256-GCM with a random nonce under a master key. The slot's version is the key's.
+    fn encrypt(&self, master: u32, aad: &[u8], content: &[u8; 32]) -> Result<Slot, Error>;
+
+    /// The reverse; [`Error::Slot`] where the slot isn't one that this key made.
+    fn decrypt(&self, slot: &Slot, aad: &[u8]) -> Result<Zeroizing<[u8; 32]>, Error>;
+
+    /// AES-256-CMAC under a fleet key.
+    fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error>;
+
+    /// A signature over `message`: Ed25519, or ECDSA P-256 over its SHA-256 with either s.
+    fn sign(&self, publisher: u32, message: &[u8]) -> Result<Signature, Error>;
+
+    fn publisher_key(&self, publisher: u32) -> Result<PublisherKey, Error>;
+
+    /// Findings that are this kind's own.
+    fn check(&self) -> Result<Vec<Finding>, Error>;
+}
+
+/// The roles, over any backend.
+struct Roles<B>(B);
+
+impl<B: Backend> Roles<B> {
+    fn sign(&self, message: &[u8]) -> Result<Signature, Error> {
+        let version = self.newest(Role::Publisher)?;
+        let key = self.0.publisher_key(version)?;
+        let signature = key.canonical(self.0.sign(version, message)?);
+        // A token that signs wrongly, or with another key than it shows, is found out here and not in the
+        // field.
+        let key = Publisher::new(&[key])?;
+        if key.has_signed(message, &signature) { Ok(signature) } else { Err(Error::BadSignature) }
+    }
+}
+
+impl<B: Backend> Vault for Roles<B> {
+    fn keys(&self) -> Result<Vec<Key>, Error> {
+        let mut keys = self.0.keys()?;
+        keys.sort_by_key(|key| (key.role, key.version));
+        Ok(keys)
+    }
+
+    fn publisher_key(&self, version: u32) -> Result<PublisherKey, Error> {
+        self.0.publisher_key(version)
+    }
+
+    fn publisher(&self) -> Result<Publisher, Error> {
+        let keys = self.keys()?;
+        let newest = keys.iter().rev().filter(|key| key.role == Role::Publisher).take(TRUSTED_MAX);
+        let keys: Vec<_> = newest.map(|key| self.0.publisher_key(key.version)).collect::<Result<_, _>>()?;
+        Ok(Publisher::new(&keys)?)
+    }
+
+    fn newest(&self, role: Role) -> Result<u32, Error> {
+        let keys = self.0.keys()?;
+        let versions = keys.iter().filter(|key| key.role == role).map(|key| key.version);
+        versions.max().ok_or(Error::NoKey(role))
+    }
+
+    fn publish(&self, unsigned: &Unsigned) -> Result<Envelope, Error> {
+        let header = unsigned.header()?;
+        let master = self.newest(Role::Master)?;
+        let aad = content_key_aad(&header.id());
+        let slot = self.0.encrypt(master, &aad, unsigned.content_key().expose_to_vault())?;
+        let signature = self.sign(&header.signed_bytes())?;
+        Ok(Envelope::new(signature, slot, unsigned.slots())?)
+    }
+
+    fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error> {
+        let header = header.verify(envelope.signature(), &self.publisher()?)?;
+        let aad = content_key_aad(&header.id());
+        let keys = self.0.keys()?;
+        let known = |slot: &&Slot| keys.iter().any(|k| k.role == Role::Master && k.version == slot.version);
+        for slot in envelope.slots().filter(known) {
+            match self.0.decrypt(slot, &aad) {
+                Ok(content) => return Ok(Unwrapped::by_vault(header, &content)?),
+                Err(Error::Slot) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Slot)
+    }
+
+    fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error> {
+        let signature = self.sign(&grants_message(&grant.leaf()))?;
+        Ok(grant.sign(&PathSignature { signature, siblings: Default::default(), sides: 0 })?)
+    }
+
+    fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {
+        let mut key = Zeroizing::new([0; 32]);
+        for (counter, half) in (1..).zip(key.chunks_exact_mut(16)) {
+            half.copy_from_slice(self.0.cmac(fleet, &fleet_block(counter, device))?.as_slice());
+        }
+        Ok(DeviceKey::from_bytes(&key))
+    }
+
+    fn check(&self) -> Result<Vec<Finding>, Error> {
+        let mut findings = self.0.check()?;
+        for role in Role::ALL {
+            let newest = self.newest(role);
+            let detail = match &newest {
+                Ok(version) => format!("version {version}"),
+                Err(error) => error.to_string(),
+            };
+            findings.push(Finding { subject: format!("{} key", role.name()), ok: newest.is_ok(), detail });
+        }
+        Ok(findings)
+    }
+}
