@@ -57,6 +57,9 @@ pub struct Claim<'a> {
     pub value: &'a str,
 }
 
+/// The claims of one manifest.
+pub type Claims<'a> = Vec<Claim<'a>, CLAIMS_MAX>;
+
 /// What is known of a model before it is sealed. Field by field in the order of the encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject<'a> {
@@ -78,7 +81,7 @@ pub struct Subject<'a> {
     pub created: u64,
     /// At most 8, with strictly ascending keys.
     #[serde(borrow)]
-    pub claims: Vec<Claim<'a>, CLAIMS_MAX>,
+    pub claims: Claims<'a>,
 }
 
 impl<'a> Subject<'a> {

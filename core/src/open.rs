@@ -33,16 +33,16 @@ use crate::sign::{Publisher, Signature, Verified};
 use crate::tree::{Tree, chaining_value};
 
 /// Step 1 is done: a sealed model and a grant of the right shape.
-pub struct Request<'a> {
+pub struct Request<'a, 'g> {
     header: Header<'a>,
     signature: Signature,
-    grant: Grant<'a>,
+    grant: Grant<'g>,
 }
 
-impl<'a> Request<'a> {
+impl<'a, 'g> Request<'a, 'g> {
     /// `signature` is the envelope's, which covers the header. A grant names the header by its id, so it is
     /// needed only to say what was wrong, and by [`verify_manifest`](Self::verify_manifest).
-    pub fn new(header: Header<'a>, signature: Signature, grant: Grant<'a>) -> Self {
+    pub fn new(header: Header<'a>, signature: Signature, grant: Grant<'g>) -> Self {
         Self { header, signature, grant }
     }
 
@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
     ///
     /// With a device key, the AEAD call that authenticates is also the one that unwraps (step 5): its result
     /// waits, unseen, for steps 3 and 4.
-    pub fn authenticate(self, secret: &Secret, publisher: &Publisher) -> Result<Authentic<'a>, Error> {
+    pub fn authenticate(self, secret: &Secret, publisher: &Publisher) -> Result<Authentic<'a, 'g>, Error> {
         // The id is computed from the header in hand, never taken from the grant.
         let id = self.header.id();
         let (grant, content) = match (self.grant.wrapping(), secret) {
@@ -104,19 +104,19 @@ fn other_model(header: &Header<'_>, signature: &Signature, publisher: &Publisher
 }
 
 /// Step 2 is done: the publisher, or the vault, made this grant. For which model and device is still open.
-pub struct Authentic<'a> {
+pub struct Authentic<'a, 'g> {
     header: Header<'a>,
     signature: Signature,
     publisher: Publisher,
     id: ModelId,
-    grant: Verified<Grant<'a>>,
+    grant: Verified<Grant<'g>>,
     content: Option<ContentKey>,
 }
 
-impl<'a> Authentic<'a> {
+impl<'a, 'g> Authentic<'a, 'g> {
     /// Step 3: the model in hand is the granted one, and of the line that the caller asked for. With the id,
     /// the whole header is authentic.
-    pub fn name(self, line: &str) -> Result<Named<'a>, Error> {
+    pub fn name(self, line: &str) -> Result<Named<'a, 'g>, Error> {
         if !equal(self.id.as_bytes(), self.grant.terms().model().as_bytes()) {
             return Err(other_model(&self.header, &self.signature, &self.publisher));
         }
@@ -148,16 +148,16 @@ pub struct Conditions<'a> {
 }
 
 /// Step 3 is done: a genuine grant for the genuine model in hand.
-pub struct Named<'a> {
+pub struct Named<'a, 'g> {
     header: Header<'a>,
     id: ModelId,
-    grant: Verified<Grant<'a>>,
+    grant: Verified<Grant<'g>>,
     content: Option<ContentKey>,
 }
 
-impl<'a> Named<'a> {
+impl<'a, 'g> Named<'a, 'g> {
     /// Step 4: the terms.
-    pub fn admit(self, conditions: &Conditions<'_>) -> Result<Admitted<'a>, Error> {
+    pub fn admit(self, conditions: &Conditions<'_>) -> Result<Admitted<'a, 'g>, Error> {
         let terms = self.grant.terms();
         let subject = &self.header.manifest().subject;
         if !equal(&[u8::from(terms.suite)], &[u8::from(subject.suite)]) {
@@ -193,15 +193,15 @@ fn within(validity: Validity, now: Option<u64>) -> Result<(), Error> {
 }
 
 /// Step 4 is done: this device may open the model, now.
-pub struct Admitted<'a> {
+pub struct Admitted<'a, 'g> {
     header: Header<'a>,
     id: ModelId,
-    grant: Verified<Grant<'a>>,
+    grant: Verified<Grant<'g>>,
     content: Option<ContentKey>,
     floor: u64,
 }
 
-impl<'a> Admitted<'a> {
+impl<'a> Admitted<'a, '_> {
     /// Steps 5 and 6: the content key, and that it is the one the manifest commits to.
     pub fn unwrap(self, secret: &Secret) -> Result<Unwrapped<'a>, Error> {
         let content = match (self.content, secret) {
@@ -297,15 +297,11 @@ impl<'a> Unwrapped<'a> {
     /// A model whose chunks are checked as they are read, on the strength of a checked index.
     pub fn into_lazy<C: ChunkCipher>(self, index: CheckedIndex) -> Result<Lazy<C>, Error> {
         let manifest = self.header.manifest();
-        if !equal(&index.root, &manifest.root) {
+        if !equal(&index.root, &manifest.root) || index.layout != self.header.layout() {
             return Err(Error::Index);
         }
-        Ok(Lazy {
-            cipher: C::new(manifest.subject.suite, &self.keys.key)?,
-            layout: self.header.layout(),
-            keys: self.keys,
-            confirmation: self.confirmation,
-        })
+        let cipher = C::new(manifest.subject.suite, &self.keys.key)?;
+        Ok(Lazy { cipher, keys: self.keys, index, confirmation: self.confirmation })
     }
 }
 
@@ -358,14 +354,14 @@ pub trait FloorStore {
 /// Checks an index against the root.
 pub struct IndexCheck {
     tree: Tree,
-    chunks: u64,
+    layout: Layout,
     root: [u8; 32],
 }
 
 impl IndexCheck {
     /// For the index of this header.
     pub fn new(header: &Header<'_>) -> Self {
-        Self { tree: Tree::new(), chunks: header.layout().chunks, root: header.manifest().root }
+        Self { tree: Tree::new(), layout: header.layout(), root: header.manifest().root }
     }
 
     /// Takes the next entry.
@@ -375,53 +371,56 @@ impl IndexCheck {
 
     /// After the last entry.
     pub fn finish(self) -> Result<CheckedIndex, Error> {
-        if self.tree.count() != self.chunks || !equal(&self.tree.root()?, &self.root) {
+        if self.tree.count() != self.layout.chunks || !equal(&self.tree.root()?, &self.root) {
             return Err(Error::Index);
         }
-        Ok(CheckedIndex { root: self.root })
+        Ok(CheckedIndex { layout: self.layout, root: self.root })
     }
 }
 
-/// Proves that the chaining values pushed into an [`IndexCheck`] hash to this root. The tags are checked
-/// when the chunks are opened.
+/// Proves that the chaining values pushed into an [`IndexCheck`] hash to the root of a manifest, whose
+/// genuineness is another matter. The tags are checked when the chunks are opened.
 pub struct CheckedIndex {
+    layout: Layout,
     root: [u8; 32],
+}
+
+impl CheckedIndex {
+    /// Checks the ciphertext of chunk `i`, which anybody can, without a key. `entry` is the one that went
+    /// into the [`IndexCheck`]: the caller has kept the index, or a hash of it, since.
+    pub fn check_chunk(&self, i: u64, entry: &Entry, ciphertext: &[u8]) -> Result<(), Error> {
+        if ciphertext.is_empty() || ciphertext.len() != self.layout.chunk_len(i) {
+            return Err(Error::Memory);
+        }
+        let offset = i * u64::from(self.layout.chunk_size);
+        let value = chaining_value(ciphertext, offset, self.layout.chunks == 1);
+        if equal(&value, &entry.chaining_value) { Ok(()) } else { Err(Error::Chunk) }
+    }
 }
 
 /// A model whose chunks are checked as they are read: only the bytes already handed out were authentic.
 pub struct Lazy<C = Portable> {
     cipher: C,
     keys: PayloadKeys,
-    layout: Layout,
+    index: CheckedIndex,
     confirmation: Confirmation,
 }
 
 impl<C: ChunkCipher> Lazy<C> {
     /// Sizes and offsets.
     pub fn layout(&self) -> Layout {
-        self.layout
+        self.index.layout
     }
 
-    /// Decrypts chunk `i` in place. `entry` is the one that went into the [`IndexCheck`]: the caller has kept
-    /// the index, or a hash of it, since. On failure `chunk` is wiped.
+    /// Decrypts chunk `i` in place, with `entry` as for [`CheckedIndex::check_chunk`]. On failure `chunk` is
+    /// wiped.
     pub fn open_chunk(&self, i: u64, entry: &Entry, chunk: &mut [u8]) -> Result<(), Error> {
-        let opened = self.try_open(i, entry, chunk);
+        let checked = self.index.check_chunk(i, entry, chunk);
+        let opened = checked.and_then(|()| self.cipher.open(&self.keys.nonce(i), &[], chunk, &entry.tag));
         if opened.is_err() {
             chunk.zeroize();
         }
         opened
-    }
-
-    fn try_open(&self, i: u64, entry: &Entry, chunk: &mut [u8]) -> Result<(), Error> {
-        if chunk.is_empty() || chunk.len() != self.layout.chunk_len(i) {
-            return Err(Error::Memory);
-        }
-        let offset = i * u64::from(self.layout.chunk_size);
-        let value = chaining_value(chunk, offset, self.layout.chunks == 1);
-        if !equal(&value, &entry.chaining_value) {
-            return Err(Error::Chunk);
-        }
-        self.cipher.open(&self.keys.nonce(i), &[], chunk, &entry.tag)
     }
 
     /// After the last chunk that was wanted: what step 9 needs.

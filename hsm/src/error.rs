@@ -60,16 +60,22 @@ impl std::fmt::Display for Error {
             Self::Exists(what) => write!(f, "{what} already holds a vault"),
             Self::Missing(what) => write!(f, "there is no vault at {what}"),
             Self::Corrupt(path) => write!(f, "{} isn't a vault file, or is damaged", path.display()),
-            Self::Module(path, why) => write!(f, "the PKCS#11 module {} can't be used: {why}", path.display()),
+            Self::Module(path, why) => {
+                write!(f, "the PKCS#11 module {} can't be used: {why}", path.display())
+            }
             Self::Token(found) => write!(f, "no one token fits the vault's URI: {found}"),
             Self::NoKey(role) => write!(f, "the vault has no {} key", role.name()),
             Self::NoVersion(role, version) => {
                 write!(f, "the vault has no {} key version {version}", role.name())
             }
-            Self::TooWide(key, what) => write!(f, "the key {key} isn't protected as its role demands: {what}"),
+            Self::TooWide(key, what) => {
+                write!(f, "the key {key} isn't protected as its role demands: {what}")
+            }
             Self::Unavailable(operation) => write!(f, "the token can't do this: {operation}"),
             Self::Failed(operation, code) => write!(f, "the token failed at {operation}: {code}"),
-            Self::BadSignature => f.write_str("the vault's signature doesn't verify under its own public key"),
+            Self::BadSignature => {
+                f.write_str("the vault's signature doesn't verify under its own public key")
+            }
             Self::Slot => f.write_str("no key slot opens with this vault's master keys"),
             Self::Core(error) => error.fmt(f),
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),

@@ -62,7 +62,9 @@ impl Pkcs11Uri {
         let uri = pk11_uri_parser::parse(text)
             .map_err(|_| Error::Location("the pkcs11: URI isn't one of RFC 7512"))?;
         if uri.pin_value().is_some() {
-            return Err(Error::Location("pin-value leaks the PIN; put it into a file and name that as pin-source"));
+            return Err(Error::Location(
+                "pin-value leaks the PIN; put it into a file and name that as pin-source",
+            ));
         }
         let parsed = Self {
             token: uri.token().map(decode).transpose()?,
@@ -95,8 +97,10 @@ pub struct Passphrase(Zeroizing<String>);
 impl Passphrase {
     /// Takes it over from where it was entered; one line end at the end is dropped.
     pub fn new(mut text: Zeroizing<String>) -> Self {
-        let kept = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text).len());
-        text.truncate(kept.unwrap_or(text.len()));
+        let line =
+            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        let len = line.len();
+        text.truncate(len);
         Self(text)
     }
 

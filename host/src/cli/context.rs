@@ -1,0 +1,152 @@
+//! What all commands share: the vault, the registry, and how results and errors are shown.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use modelseal_hsm::{Location, Passphrase, Vault};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::args::Global;
+use crate::error::{Error, Result};
+
+pub(super) struct Context<'a> {
+    global: &'a Global,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(global: &'a Global) -> Self {
+        Self { global }
+    }
+
+    pub(super) fn location(&self) -> Result<Location> {
+        match &self.global.vault {
+            Some(text) => Ok(text.parse()?),
+            None => Ok(Location::File(data_dir()?.join("vault.json"))),
+        }
+    }
+
+    /// Opens the vault, asking for its passphrase or PIN at most once.
+    pub(super) fn vault(&self) -> Result<Box<dyn Vault>> {
+        let location = self.location()?;
+        let vault = modelseal_hsm::open(&location, &|| ask(&location, false));
+        vault.map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
+    }
+
+    /// Where the registry is: beside a vault file, or in the user's data under the token's label.
+    pub(super) fn registry(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.global.registry {
+            return Ok(path.clone());
+        }
+        match self.location()? {
+            Location::File(path) => Ok(crate::files::with_suffix(&path, ".registry")),
+            location @ Location::Pkcs11(_) => {
+                let name: String = location.to_string();
+                let name = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+                Ok(data_dir()?.join(format!("{name}.registry")))
+            }
+        }
+    }
+
+    /// Shows a result: the object with `--json`, else the text.
+    pub(super) fn show(&self, object: &Value, text: &str) -> Result<()> {
+        match (self.global.json, self.global.quiet) {
+            (true, _) => print(&format!("{object}")),
+            (false, true) => Ok(()),
+            (false, false) => print(text),
+        }
+    }
+
+    /// Shows what was asked for, which `--quiet` doesn't silence.
+    pub(super) fn answer(&self, object: &Value, text: &str) -> Result<()> {
+        if self.global.json { print(&format!("{object}")) } else { print(text) }
+    }
+
+    /// Like [`show`](Self::show), but never into standard output, where a model may be going.
+    pub(super) fn note(&self, object: &Value, text: &str) {
+        match (self.global.json, self.global.quiet) {
+            (true, _) => eprintln!("{object}"),
+            (false, true) => {}
+            (false, false) => eprintln!("{text}"),
+        }
+    }
+
+    pub(super) fn report(&self, error: &Error) {
+        if self.global.json {
+            report_json(error);
+        } else {
+            eprintln!("error: {}\n  hint: {}", error.what(), error.hint());
+        }
+    }
+
+    /// Shows progress with throughput on a terminal, nothing elsewhere.
+    pub(super) fn progress(&self, what: &'static str, length: u64) -> ProgressBar {
+        if self.global.quiet || self.global.json || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let style = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+        let bar = ProgressBar::new(length).with_message(what);
+        match ProgressStyle::with_template(style) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
+}
+
+pub(super) fn report_json(error: &Error) {
+    let object = json!({
+        "code": error.code() as u8,
+        "name": error.name(),
+        "message": error.what(),
+        "hint": error.hint(),
+    });
+    eprintln!("{object}");
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").map_err(|error| Error::io(Path::new("-"), &error))
+}
+
+/// Seconds since 1970-01-01 UTC; `None` if the clock is before that.
+pub(super) fn now() -> Option<u64> {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+fn data_dir() -> Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    let data = data.or_else(|| set("APPDATA"));
+    data.map(|dir| dir.join("modelseal")).ok_or_else(|| {
+        Error::usage("there is no home folder to look for a vault in", "give --vault file:PATH")
+    })
+}
+
+/// The passphrase or PIN: from a file, the environment or a prompt. A new passphrase is asked for twice.
+pub(super) fn ask(location: &Location, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
+    let (name, file, variable) = match location {
+        Location::File(_) => ("passphrase", "MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PASSPHRASE"),
+        Location::Pkcs11(_) => ("PIN", "MODELSEAL_PIN_FILE", "MODELSEAL_PIN"),
+    };
+    if let Some(path) = std::env::var_os(file).filter(|path| !path.is_empty()) {
+        return Passphrase::from_file(Path::new(&path));
+    }
+    if let Ok(text) = std::env::var(variable) {
+        return Ok(Passphrase::new(Zeroizing::new(text)));
+    }
+    prompt(&format!("{name} of {location}: ")).and_then(|first| {
+        if new && matches!(location, Location::File(_)) {
+            let again = prompt("the same again: ")?;
+            if *again != *first {
+                return Err(modelseal_hsm::Error::Location("the two passphrases differ"));
+            }
+        }
+        Ok(Passphrase::new(first))
+    })
+}
+
+fn prompt(text: &str) -> std::result::Result<Zeroizing<String>, modelseal_hsm::Error> {
+    rpassword::prompt_password(text).map(Zeroizing::new).map_err(|_| modelseal_hsm::Error::NoPassphrase)
+}

@@ -1,0 +1,191 @@
+//! `device`.
+
+use std::path::Path;
+
+use getrandom::SysRng;
+use modelseal_core::grant::{DeviceId, check_x25519};
+use modelseal_core::keys::X25519Secret;
+use modelseal_hsm::Role;
+use rand_core::UnwrapErr;
+use serde_json::{Value, json};
+
+use super::args::{DeviceCommand, EnrollArgs};
+use super::context::{Context, now};
+use crate::error::{Code, Error, Result};
+use crate::files::{self, Access, Existing};
+use crate::identity::{Enrolment, Identity};
+use crate::pem;
+use crate::registry::{Device, DeviceKeyKind, Locked, Registry};
+
+const PUBLIC_KEY_MAX: u64 = 64 * 1024;
+
+pub(super) fn run(command: DeviceCommand, context: &Context<'_>) -> Result<()> {
+    match command {
+        DeviceCommand::Keygen { id, identity_out, public_out } => {
+            keygen(&id, &identity_out, &public_out, context)
+        }
+        DeviceCommand::Enroll(args) => enroll(&args, context),
+        DeviceCommand::Complete { identity, public_part } => complete(&identity, &public_part, context),
+        DeviceCommand::List => list(context),
+        DeviceCommand::Show { id } => show(&id, context),
+    }
+}
+
+fn device_id(id: &str) -> Result<DeviceId<'_>> {
+    DeviceId::new(id).map_err(|error| Error::from(error).as_usage().with_hint("choose another id"))
+}
+
+fn keygen(id: &str, identity_out: &Path, public_out: &Path, context: &Context<'_>) -> Result<()> {
+    let id = device_id(id)?;
+    let secret = X25519Secret::generate(&mut UnwrapErr(SysRng));
+    let public = pem::x25519(&secret.public()?).ok_or(modelseal_core::Error::Key)?;
+    Identity::keygen(id, &secret)?.write_new(identity_out)?;
+    files::write(public_out, public.as_bytes(), Access::Public, Existing::Replace)?;
+    let object = json!({ "device": id.as_str(), "identity": identity_out, "public": public_out });
+    let text = format!(
+        "made {}, the secret of {}, and {}, its public key",
+        identity_out.display(),
+        id.as_str(),
+        public_out.display()
+    );
+    context.show(&object, &text)
+}
+
+fn enroll(args: &EnrollArgs, context: &Context<'_>) -> Result<()> {
+    let id = device_id(&args.id)?;
+    let lines = lines(&args.lines)?;
+    let public = args.public_key.as_deref().map(read_public).transpose()?;
+    let registry = context.registry()?;
+    let vault = context.vault()?;
+    let publisher = vault.publisher()?;
+    let mut locked = Locked::open(&registry, &publisher)?;
+    let enrolment =
+        Enrolment { device: id, lines: &lines, publisher: &publisher, first_floor: args.first_floor };
+    let (key, identity) = match public {
+        Some(public) => {
+            let text = pem::x25519(&public).ok_or(modelseal_core::Error::Key)?;
+            (DeviceKeyKind::X25519(text), Identity::public_part(&enrolment, &public)?)
+        }
+        None => {
+            let version = vault.newest(Role::Fleet)?;
+            let key = vault.device_key(id, version)?;
+            (DeviceKeyKind::Fleet(version), Identity::derived(&enrolment, &key)?)
+        }
+    };
+    locked.add(id.as_str(), Device { lines: lines.clone(), key, enrolled: now().unwrap_or(0) })?;
+    // The registry last: a device that is listed has been given what it needs.
+    if let Some(out) = &args.identity_out {
+        hand_over(&identity, out, public.as_ref(), &enrolment)?;
+    }
+    locked.commit()?;
+    let object = json!({ "device": id.as_str(), "lines": lines, "identity": args.identity_out });
+    context.show(&object, &format!("enrolled {} for {}", id.as_str(), lines.join(", ")))
+}
+
+/// Writes the identity where there is none, or completes the one that `device keygen` made of the same key.
+fn hand_over(
+    identity: &Identity,
+    out: &Path,
+    public: Option<&[u8; 32]>,
+    enrolment: &Enrolment<'_>,
+) -> Result<()> {
+    if let Some(public) = public
+        && let Ok(mut own) = Identity::read(out)
+        && own.lines().is_empty()
+        && own.public_key().as_ref() == Some(public)
+    {
+        own.complete(enrolment)?;
+        return own.rewrite(out);
+    }
+    identity.write_new(out)
+}
+
+fn lines(lines: &[String]) -> Result<Vec<String>> {
+    let mut sorted = lines.to_vec();
+    sorted.sort();
+    sorted.dedup();
+    for line in &sorted {
+        let spelt = line.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
+        if !(1..=64).contains(&line.len()) || !spelt {
+            let error = Error::from(modelseal_core::Error::Line).as_usage();
+            return Err(error.with_hint(format!("choose another name than {line:?}")));
+        }
+    }
+    Ok(sorted)
+}
+
+fn read_public(path: &Path) -> Result<[u8; 32]> {
+    let text = String::from_utf8(files::read(path, PUBLIC_KEY_MAX)?).unwrap_or_default();
+    let public =
+        pem::parse_x25519(&text).ok_or_else(|| Error::malformed(path, "an X25519 public key in PEM"))?;
+    check_x25519(&public, &mut UnwrapErr(SysRng)).map_err(|error| Error::from(error).about(path))?;
+    Ok(public)
+}
+
+fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Result<()> {
+    let part = Identity::read(public_part)?;
+    let mut own = Identity::read(identity)?;
+    part.require_enrolled()?;
+    if own.public_key() != part.public_key() {
+        let what = format!("{} and {} have different keys", identity.display(), public_part.display());
+        return Err(Error::new(
+            Code::NotAuthentic,
+            what,
+            "use the public part that was written for this device",
+        ));
+    }
+    let publisher = part.publisher()?;
+    let device = device_id(part.device())?;
+    own.complete(&Enrolment {
+        device,
+        lines: part.lines(),
+        publisher: &publisher,
+        first_floor: part.first_floor(),
+    })?;
+    own.rewrite(identity)?;
+    let text = format!("{} can open: {}", own.device(), own.lines().join(", "));
+    context.show(&json!({ "device": own.device(), "lines": own.lines(), "identity": identity }), &text)
+}
+
+fn registry(context: &Context<'_>) -> Result<Registry> {
+    let path = context.registry()?;
+    Registry::read(&path)?.ok_or_else(|| {
+        Error::io(&path, &std::io::ErrorKind::NotFound.into())
+            .with_hint("run `modelseal init`, or give --registry")
+    })
+}
+
+fn list(context: &Context<'_>) -> Result<()> {
+    let registry = registry(context)?;
+    let objects: Vec<_> = registry.devices().iter().map(|(id, device)| object(id, device)).collect();
+    let width = registry.devices().keys().map(String::len).max().unwrap_or(0);
+    let line = |(id, device): (&String, &Device)| {
+        format!("{id:width$}  {}  {}", kind(device), device.lines.join(","))
+    };
+    let lines: Vec<_> = registry.devices().iter().map(line).collect();
+    let text = if lines.is_empty() { "no device is enrolled".into() } else { lines.join("\n") };
+    context.answer(&json!({ "devices": objects }), &text)
+}
+
+fn show(id: &str, context: &Context<'_>) -> Result<()> {
+    let registry = registry(context)?;
+    let device = registry.device(id)?;
+    let mut text =
+        format!("device    {id}\nlines     {}\nkey       {}", device.lines.join(", "), kind(device));
+    text.push_str(&format!("\nenrolled  {}", super::models::time(device.enrolled)));
+    if let DeviceKeyKind::X25519(pem) = &device.key {
+        text.push_str(&format!("\n{}", pem.trim_end()));
+    }
+    context.answer(&object(id, device), &text)
+}
+
+fn kind(device: &Device) -> String {
+    match &device.key {
+        DeviceKeyKind::Fleet(version) => format!("fleet/{version}"),
+        DeviceKeyKind::X25519(_) => "x25519".into(),
+    }
+}
+
+fn object(id: &str, device: &Device) -> Value {
+    json!({ "device": id, "lines": device.lines, "key": device.key, "enrolled": device.enrolled })
+}

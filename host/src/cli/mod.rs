@@ -1,0 +1,86 @@
+//! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
+//! stand in `models`, `devices`, `keys` and `demo`.
+
+mod args;
+mod context;
+mod demo;
+mod devices;
+mod keys;
+mod models;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::error::{Code, Error, Result};
+use args::{Args, Command};
+use context::Context;
+
+/// Runs the command line and gives its exit code.
+pub fn main() -> ExitCode {
+    forbid_core_dumps();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    let context = Context::new(&args.global);
+    match run(args.command, &context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            context.report(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// The exit code of a failure: what every program of modelseal's ends with.
+pub fn exit_code(error: &Error) -> u8 {
+    error.code() as u8
+}
+
+/// A core dump would have keys and plaintext in it.
+fn forbid_core_dumps() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        // Where it is refused, the command still does its work.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
+}
+
+/// `--help` and `--version` come as errors, too. With `--json`, a wrong command line is an object like any
+/// other error.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && std::env::args().any(|arg| arg == "--json") {
+        let text = error.to_string();
+        let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        context::report_json(&Error::usage(what, "see modelseal --help"));
+    } else {
+        let _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS }
+}
+
+fn run(command: Command, context: &Context<'_>) -> Result<()> {
+    match command {
+        Command::Init(args) => keys::init(&args, context),
+        Command::Seal(args) => models::seal(&args, context),
+        Command::Inspect(args) => models::inspect(&args, context),
+        Command::Verify(args) => models::verify(&args, context),
+        Command::Open(args) => models::open(&args, context),
+        Command::Grant(args) => models::grant(&args, context),
+        Command::Device(command) => devices::run(command, context),
+        Command::Key(command) => keys::run(command, context),
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "modelseal", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { dir } => man(&dir),
+    }
+}
+
+fn man(dir: &std::path::Path) -> Result<()> {
+    let made = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir));
+    made.map_err(|error| Error::io(dir, &error))
+}

@@ -1,0 +1,432 @@
+//! `seal`, `inspect`, `verify`, `open` and `grant`.
+
+use std::io::Read;
+use std::path::Path;
+
+use modelseal_core::Error as Refusal;
+use modelseal_core::grant::{DeviceId, GRANT_MAX, Grant, Validity, Wrapping};
+use modelseal_core::manifest::{Claim, Claims, MANIFEST_MAX, Subject, Suite};
+use modelseal_core::sign::Publisher;
+use serde_json::{Value, json};
+
+use super::args::{GrantArgs, InspectArgs, OpenArgs, SealArgs, VerifyArgs};
+use super::context::{Context, now};
+use crate::error::{Code, Error, Result};
+use crate::files::{self, Access, Existing, Output};
+use crate::grant::Limits;
+use crate::identity::Identity;
+use crate::open::{Reader, SealedFile, to_stdout};
+use crate::registry::Registry;
+use crate::state::{self, StateStore};
+use crate::{grant as granting, kind, pem, seal as sealing};
+
+const PEM_MAX: u64 = 64 * 1024;
+
+pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
+    let length = sealing::model_length(&args.model)?;
+    let kind = match &args.kind {
+        Some(kind) => kind.clone(),
+        None => kind::guess(&head(&args.model)?, &args.model).into(),
+    };
+    let (chunk_log2, align_log2) = args.profile.logs();
+    let subject = Subject {
+        suite: args.suite.into(),
+        chunk_log2,
+        align_log2,
+        line: &args.line,
+        version: args.model_version,
+        kind: &kind,
+        length,
+        created: now().unwrap_or(0),
+        claims: claims(&args.claims)?,
+    };
+    check(&subject)?;
+    let vault = context.vault()?;
+    let bar = context.progress("sealing", length);
+    let sealed =
+        sealing::seal(&*vault, &args.model, subject, &args.output, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let object = json!({
+        "sealed": args.output,
+        "id": sealed.id.to_string(),
+        "line": args.line,
+        "version": args.model_version,
+        "kind": kind,
+        "length": length,
+        "sealed_length": sealed.length,
+    });
+    let text = format!(
+        "sealed {} version {} ({kind}, {length} bytes) as {}",
+        args.line,
+        args.model_version,
+        args.output.display()
+    );
+    context.show(&object, &text)
+}
+
+fn head(model: &Path) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let file = std::fs::File::open(model).map_err(|error| Error::io(model, &error))?;
+    file.take(kind::HEAD_LEN as u64).read_to_end(&mut head).map_err(|error| Error::io(model, &error))?;
+    Ok(head)
+}
+
+fn claims(claims: &[String]) -> Result<Claims<'_>> {
+    let mut parsed = Vec::new();
+    for claim in claims {
+        let (key, value) = claim
+            .split_once('=')
+            .ok_or_else(|| Error::usage(format!("the claim {claim:?} has no ="), "write it as KEY=VALUE"))?;
+        parsed.push(Claim { key, value });
+    }
+    parsed.sort_by_key(|claim| claim.key);
+    let too_many = || Error::usage(format!("{} claims are too many", claims.len()), "make at most 8");
+    Claims::from_slice(&parsed).map_err(|_| too_many())
+}
+
+fn check(subject: &Subject<'_>) -> Result<()> {
+    subject.check().map_err(|error| {
+        let hint = match error {
+            Refusal::Claims => {
+                "keys are 1 to 32 of a-z 0-9 . _ -, each once; values at most 128 bytes without control characters"
+            }
+            _ => "see modelseal seal --help",
+        };
+        Error::from(error).as_usage().with_hint(hint)
+    })?;
+    match subject.manifest_len().checked_sub(MANIFEST_MAX) {
+        Some(over @ 1..) => {
+            let what =
+                format!("the manifest would be {over} bytes longer than the {MANIFEST_MAX} it may have");
+            Err(Error::usage(what, "make fewer or shorter claims"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn inspect(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
+    let (object, text) = match files::read(&args.file, GRANT_MAX as u64) {
+        Ok(bytes) if bytes.starts_with(&modelseal_core::grant::GRANT_MAGIC) => {
+            let grant = Grant::parse(&bytes).map_err(|error| Error::from(error).about(&args.file))?;
+            (grant_object(&grant), grant_text(&grant))
+        }
+        Err(error) if error.code() == Code::Io => return Err(error),
+        _ => {
+            let sealed = SealedFile::open(&args.file)?;
+            (sealed_object(&sealed)?, sealed_text(&sealed)?)
+        }
+    };
+    context.answer(&object, &text)
+}
+
+fn suite_name(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Aes256Gcm => "aes-256-gcm",
+        Suite::ChaCha20Poly1305 => "chacha20-poly1305",
+    }
+}
+
+fn sealed_object(sealed: &SealedFile) -> Result<Value> {
+    let header = sealed.header()?;
+    let (manifest, layout) = (header.manifest(), header.layout());
+    let subject = &manifest.subject;
+    let claims: serde_json::Map<_, _> =
+        subject.claims.iter().map(|claim| (claim.key.to_owned(), claim.value.into())).collect();
+    let slots: Vec<_> = sealed.envelope().slots().map(|slot| slot.version).collect();
+    Ok(json!({
+        "type": "sealed model",
+        "verified": false,
+        "id": header.id().to_string(),
+        "suite": suite_name(subject.suite),
+        "line": subject.line,
+        "version": subject.version,
+        "kind": subject.kind,
+        "length": subject.length,
+        "created": subject.created,
+        "claims": claims,
+        "commitment": hex::encode(manifest.commitment),
+        "root": hex::encode(manifest.root),
+        "chunk_size": layout.chunk_size,
+        "chunks": layout.chunks,
+        "payload_offset": layout.payload,
+        "file_length": layout.end,
+        "master_key_versions": slots,
+    }))
+}
+
+fn sealed_text(sealed: &SealedFile) -> Result<String> {
+    let header = sealed.header()?;
+    let (manifest, layout) = (header.manifest(), header.layout());
+    let subject = &manifest.subject;
+    let slots: Vec<_> = sealed.envelope().slots().map(|slot| slot.version.to_string()).collect();
+    let mut rows = vec![
+        ("sealed model", header.id().to_string()),
+        ("line", subject.line.to_owned()),
+        ("version", subject.version.to_string()),
+        ("kind", subject.kind.to_owned()),
+        ("length", format!("{} bytes", subject.length)),
+        ("created", time(subject.created)),
+        ("suite", suite_name(subject.suite).to_owned()),
+        (
+            "chunks",
+            format!("{} of {} bytes, payload at {}", layout.chunks, layout.chunk_size, layout.payload),
+        ),
+        ("root", hex::encode(manifest.root)),
+        ("master keys", slots.join(", ")),
+    ];
+    rows.extend(subject.claims.iter().map(|claim| ("claim", format!("{} = {}", claim.key, claim.value))));
+    rows.push(("signature", "not checked: see modelseal verify".into()));
+    Ok(table(&rows))
+}
+
+fn grant_object(grant: &Grant<'_>) -> Value {
+    let terms = grant.terms();
+    json!({
+        "type": "grant",
+        "verified": false,
+        "model": terms.model().to_string(),
+        "suite": suite_name(terms.suite),
+        "device": terms.device.as_str(),
+        "floor": terms.floor,
+        "not_before": terms.validity.map(|validity| validity.not_before),
+        "not_after": terms.validity.map(|validity| validity.not_after),
+        "wrapping": wrapping_name(grant.wrapping()),
+        "siblings": grant.signature().map(|signature| signature.siblings.len()),
+    })
+}
+
+fn grant_text(grant: &Grant<'_>) -> String {
+    let terms = grant.terms();
+    let validity = match terms.validity {
+        Some(validity) => format!("{} to {}", time(validity.not_before), time(validity.not_after)),
+        None => "always".into(),
+    };
+    table(&[
+        ("grant for", terms.model().to_string()),
+        ("device", terms.device.as_str().to_owned()),
+        ("floor", terms.floor.to_string()),
+        ("valid", validity),
+        ("suite", suite_name(terms.suite).to_owned()),
+        ("wrapping", wrapping_name(grant.wrapping()).to_owned()),
+        ("authenticity", "not checked: opening does".into()),
+    ])
+}
+
+fn wrapping_name(wrapping: &Wrapping) -> &'static str {
+    match wrapping {
+        Wrapping::DeviceKey { .. } => "device-key",
+        Wrapping::Hpke { .. } => "hpke-x25519",
+    }
+}
+
+fn table(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Seconds since 1970 as RFC 3339.
+pub(super) fn time(seconds: u64) -> String {
+    let parsed = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    parsed.map_or_else(|| format!("{seconds} seconds after 1970"), |time| time.to_string())
+}
+
+pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
+    let publisher = match &args.publisher {
+        Some(path) => read_publisher(path)?,
+        None => context.vault()?.publisher()?,
+    };
+    let mut sealed = SealedFile::open(&args.sealed)?;
+    let bar = context.progress("verifying", sealed.header()?.layout().length);
+    sealed.verify(&publisher, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let header = sealed.header()?;
+    let subject = &header.manifest().subject;
+    let object = json!({
+        "verified": true,
+        "id": header.id().to_string(),
+        "line": subject.line,
+        "version": subject.version,
+        "length": subject.length,
+    });
+    context
+        .show(&object, &format!("genuine: {} version {}, id {}", subject.line, subject.version, header.id()))
+}
+
+fn read_publisher(path: &Path) -> Result<Publisher> {
+    let text = String::from_utf8(files::read(path, PEM_MAX)?).unwrap_or_default();
+    let keys = pem::parse_publisher(&text)
+        .ok_or_else(|| Error::malformed(path, "a publisher's public key in PEM"))?;
+    Publisher::new(&keys)
+        .map_err(|error| Error::from(error).about(path).with_hint("give at most 4 usable keys"))
+}
+
+pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
+    match (&args.grant, &args.identity) {
+        (Some(grant), Some(identity)) => open_by_grant(args, grant, identity, context),
+        _ => {
+            let vault = context.vault()?;
+            let mut sealed = SealedFile::open(&args.sealed)?;
+            let line = args.line.as_deref();
+            write_model(args, context, &mut sealed, |sealed| sealed.unwrap_by_vault(&*vault, line))
+                .map(|_| ())
+        }
+    }
+}
+
+fn open_by_grant(
+    args: &OpenArgs,
+    grant_path: &Path,
+    identity_path: &Path,
+    context: &Context<'_>,
+) -> Result<()> {
+    let identity = Identity::read(identity_path)?;
+    identity.require_enrolled()?;
+    let grant = files::read(grant_path, GRANT_MAX as u64).map_err(|error| match error.code() {
+        Code::Io => error,
+        _ => error.about(grant_path),
+    })?;
+    let mut sealed = SealedFile::open(&args.sealed)?;
+    let line = wanted_line(args, &identity, &sealed)?;
+    let state_path = args.state.clone().unwrap_or_else(|| state::default_path(identity_path));
+    let store = StateStore::new(&state_path, identity_path, &line);
+    let reader = Reader { identity: &identity, grant_path, line: &line, floor: store.stored()?, now: now() };
+    let confirmation =
+        write_model(args, context, &mut sealed, |sealed| sealed.unwrap_by_grant(&grant, &reader))?;
+    if args.no_confirm { Ok(()) } else { store.confirm(confirmation) }
+}
+
+/// The line that the device serves: the one asked for, or the model's own if the device is enrolled for it.
+fn wanted_line(args: &OpenArgs, identity: &Identity, sealed: &SealedFile) -> Result<String> {
+    let header = sealed.header()?;
+    let line = args.line.as_deref().unwrap_or(header.manifest().subject.line);
+    if identity.lines().iter().any(|enrolled| enrolled == line) {
+        return Ok(line.to_owned());
+    }
+    match (&args.line, identity.lines()) {
+        // What the model says of itself isn't to be believed yet: let the checks find out in their order.
+        (None, [first, ..]) => Ok(first.clone()),
+        _ => {
+            let error = Error::from(Refusal::OtherLine);
+            Err(error.with_hint(format!(
+                "{} is enrolled for: {}",
+                identity.device(),
+                identity.lines().join(", ")
+            )))
+        }
+    }
+}
+
+/// Opens into the output, which appears only if everything passed; to a pipe go chunks that passed.
+fn write_model(
+    args: &OpenArgs,
+    context: &Context<'_>,
+    sealed: &mut SealedFile,
+    unwrap: impl FnOnce(&SealedFile) -> Result<modelseal_core::open::Unwrapped<'_>>,
+) -> Result<modelseal_core::open::Confirmation> {
+    let bar = context.progress("opening", sealed.header()?.layout().length);
+    let progress: sealing::Progress<'_> = &mut |done| bar.set_position(done);
+    let confirmation = if args.output.as_os_str() == "-" {
+        sealed.copy_to(unwrap, &mut to_stdout, progress)?
+    } else if is_stream(&args.output) {
+        let mut stream = open_stream(&args.output)?;
+        sealed.copy_to(unwrap, &mut |bytes| write_stream(&mut stream, &args.output, bytes), progress)?
+    } else {
+        let mut output = Output::create(&args.output, Access::Private, Existing::Replace)?;
+        let confirmation = sealed.copy_to(unwrap, &mut |bytes| output.write(bytes), progress)?;
+        output.commit()?;
+        confirmation
+    };
+    bar.finish_and_clear();
+    let header = sealed.header()?;
+    let subject = &header.manifest().subject;
+    let object = json!({
+        "opened": args.output,
+        "line": subject.line,
+        "version": subject.version,
+        "kind": subject.kind,
+        "length": subject.length,
+    });
+    let text = format!("opened {} version {} into {}", subject.line, subject.version, args.output.display());
+    if args.output.as_os_str() == "-" {
+        context.note(&object, &text);
+    } else {
+        context.show(&object, &text)?;
+    }
+    Ok(confirmation)
+}
+
+/// A pipe or a device can't be replaced by a file.
+fn is_stream(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+}
+
+fn open_stream(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::options().write(true).open(path).map_err(|error| Error::io(path, &error))
+}
+
+fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    stream.write_all(bytes).map_err(|error| Error::io(path, &error))
+}
+
+pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
+    let id = DeviceId::new(&args.device).map_err(|error| Error::from(error).as_usage())?;
+    let limits = Limits { validity: validity(args)?, floor: args.floor };
+    let path = context.registry()?;
+    let registry = Registry::read(&path)?.ok_or_else(|| {
+        Error::io(&path, &std::io::ErrorKind::NotFound.into())
+            .with_hint("enrol the device first, or give --registry")
+    })?;
+    let device = registry.device(id.as_str())?;
+    let sealed = SealedFile::open(&args.sealed)?;
+    let vault = context.vault()?;
+    registry.require_publisher(&path, &vault.publisher()?)?;
+    let content = sealed.unwrap_by_vault(&*vault, None)?;
+    let bytes =
+        granting::grant(&*vault, &content, id, device, limits).map_err(|error| match error.name() {
+            Some("FloorAboveVersion") => Error::usage(
+                error.what(),
+                format!("give --floor at most {}", content.header().manifest().subject.version),
+            ),
+            _ => error,
+        })?;
+    files::write(&args.output, &bytes, Access::Public, Existing::Replace)?;
+    let subject = &content.header().manifest().subject;
+    let object = json!({
+        "grant": args.output,
+        "device": id.as_str(),
+        "model": content.header().id().to_string(),
+        "line": subject.line,
+        "version": subject.version,
+        "floor": args.floor.unwrap_or(subject.version),
+    });
+    let text = format!(
+        "granted {} version {} to {} in {}",
+        subject.line,
+        subject.version,
+        id.as_str(),
+        args.output.display()
+    );
+    context.show(&object, &text)
+}
+
+fn validity(args: &GrantArgs) -> Result<Option<Validity>> {
+    let (Some(not_before), Some(not_after)) = (&args.not_before, &args.not_after) else { return Ok(None) };
+    let validity = Validity { not_before: moment(not_before)?, not_after: moment(not_after)? };
+    if validity.not_before >= validity.not_after {
+        return Err(Error::usage("the validity ends before it begins", "give --not-after a later time"));
+    }
+    Ok(Some(validity))
+}
+
+/// RFC 3339, or seconds since 1970.
+fn moment(text: &str) -> Result<u64> {
+    let wrong = || {
+        Error::usage(format!("{text:?} isn't a time"), "write 2026-01-31T12:00:00Z, or seconds since 1970")
+    };
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let time: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
+    u64::try_from(time.as_second()).map_err(|_| wrong())
+}

@@ -1,0 +1,191 @@
+//! How files are written: complete or not at all.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Who may read an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever the umask lets.
+    Public,
+    /// The owner only: mode 0600.
+    Private,
+}
+
+/// What becomes of a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It is replaced, at once and only when the new one is complete.
+    Replace,
+    /// It stays, and the command fails.
+    Keep,
+}
+
+/// A file that appears under its name when it is complete, and leaves nothing behind if it never is: where the
+/// system can, it has no name until then.
+pub struct Output {
+    file: File,
+    path: PathBuf,
+    existing: Existing,
+    unnamed: bool,
+    temporary: Option<tempfile::TempPath>,
+}
+
+impl Output {
+    /// Begins an output that will be at `path`.
+    pub fn create(path: &Path, access: Access, existing: Existing) -> Result<Self> {
+        let path = resolve(path);
+        if existing == Existing::Keep && path.symlink_metadata().is_ok() {
+            return Err(Error::io(&path, &io::ErrorKind::AlreadyExists.into()));
+        }
+        let dir = parent(&path);
+        if let Some(file) = unnamed(dir, access) {
+            return Ok(Self { file, path, existing, unnamed: true, temporary: None });
+        }
+        let named = named(dir, access).map_err(|error| Error::io(&path, &error))?;
+        let (file, temporary) = named.into_parts();
+        Ok(Self { file, path, existing, unnamed: false, temporary: Some(temporary) })
+    }
+
+    /// Writes `bytes` at `offset`.
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(bytes));
+        written.map_err(|error| Error::io(&self.path, &error))
+    }
+
+    /// Appends `bytes`.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::io(&self.path, &error))
+    }
+
+    /// Syncs, and gives the file its name.
+    pub fn commit(mut self) -> Result<()> {
+        let committed =
+            self.file.sync_all().and_then(|()| self.link()).and_then(|()| sync(parent(&self.path)));
+        committed.map_err(|error| Error::io(&self.path, &error))
+    }
+
+    fn link(&mut self) -> io::Result<()> {
+        if self.unnamed {
+            match link_unnamed(&self.file, &self.path) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists && self.existing == Existing::Replace => {
+                }
+                done => return done,
+            }
+            // A name can't be taken over by a link, only by a rename.
+            self.temporary = Some(link_beside(&self.file, &self.path)?);
+        }
+        let Some(temporary) = self.temporary.take() else { return Ok(()) };
+        match self.existing {
+            Existing::Replace => temporary.persist(&self.path),
+            Existing::Keep => temporary.persist_noclobber(&self.path),
+        }
+        .map_err(|error| error.error)
+    }
+}
+
+/// Writes a whole small file.
+pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> Result<()> {
+    let mut output = Output::create(path, access, existing)?;
+    output.write(bytes)?;
+    output.commit()
+}
+
+/// Reads a whole small file, of which no valid one is longer than `max` bytes.
+pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
+    use io::Read;
+    let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, &error))?;
+    if bytes.len() as u64 > max {
+        return Err(modelseal_core::Error::Extended.into());
+    }
+    Ok(bytes)
+}
+
+/// Holds a lock against other processes until it is dropped. The lock's file stays: it is `path` with
+/// `.lock` appended.
+pub fn lock(path: &Path) -> Result<File> {
+    let path = with_suffix(&resolve(path), ".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let locked = file.and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|error| Error::io(&path, &error))
+}
+
+/// `path` with `suffix` appended to its name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Follows a link to where the file is, so that the file is replaced and not the link.
+fn resolve(path: &Path) -> PathBuf {
+    if path.is_symlink() { path.canonicalize().unwrap_or_else(|_| path.to_owned()) } else { path.to_owned() }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+fn named(dir: &Path, access: Access) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".modelseal-");
+    #[cfg(unix)]
+    if access == Access::Public {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    builder.tempfile_in(dir)
+}
+
+#[cfg(target_os = "linux")]
+fn unnamed(dir: &Path, access: Access) -> Option<File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let mode = match access {
+        Access::Public => Mode::from_raw_mode(0o666),
+        Access::Private => Mode::from_raw_mode(0o600),
+    };
+    openat(CWD, dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode).ok().map(File::from)
+}
+
+#[cfg(target_os = "linux")]
+fn link_unnamed(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    use std::os::fd::AsRawFd;
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Links the complete file under a name of its own beside `path`.
+#[cfg(target_os = "linux")]
+fn link_beside(file: &File, path: &Path) -> io::Result<tempfile::TempPath> {
+    let made =
+        tempfile::Builder::new().prefix(".modelseal-").make_in(parent(path), |name| link_unnamed(file, name));
+    Ok(made?.into_temp_path())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed(_: &Path, _: Access) -> Option<File> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link_unnamed(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link_beside(_: &File, _: &Path) -> io::Result<tempfile::TempPath> {
+    Err(io::ErrorKind::Unsupported.into())
+}

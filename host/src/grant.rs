@@ -1,0 +1,49 @@
+//! Sealed model + enrolled device -> grant.
+
+use getrandom::SysRng;
+use modelseal_core::grant::{DeviceId, GrantBytes, Terms, Validity, wrap_for_device_key, wrap_for_x25519};
+use modelseal_core::open::Unwrapped;
+use modelseal_hsm::Vault;
+use rand_core::UnwrapErr;
+
+use crate::error::{Code, Error, Result};
+use crate::pem;
+use crate::registry::{Device, DeviceKeyKind};
+
+/// What a grant says besides the model and the device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// When it is good; always, if absent.
+    pub validity: Option<Validity>,
+    /// The lowest version that may open once it is confirmed; the model's own, if absent.
+    pub floor: Option<u64>,
+}
+
+/// Grants the model, whose content key the vault has unwrapped, to a device.
+pub fn grant(
+    vault: &dyn Vault,
+    content: &Unwrapped<'_>,
+    id: DeviceId<'_>,
+    device: &Device,
+    limits: Limits,
+) -> Result<GrantBytes> {
+    let line = content.header().manifest().subject.line;
+    if !device.lines.iter().any(|enrolled| enrolled == line) {
+        let what = format!("the device {} isn't enrolled for the line {line}", id.as_str());
+        return Err(Error::new(Code::Refused, what, format!("it is for: {}", device.lines.join(", "))));
+    }
+    let mut terms = Terms::new(content, id);
+    terms.validity = limits.validity;
+    terms.floor = limits.floor.unwrap_or(terms.floor);
+    let rng = &mut UnwrapErr(SysRng);
+    match &device.key {
+        DeviceKeyKind::Fleet(version) => {
+            let key = vault.device_key(id, *version)?;
+            Ok(wrap_for_device_key(content, &terms, &key, rng)?)
+        }
+        DeviceKeyKind::X25519(text) => {
+            let public = pem::parse_x25519(text).ok_or(modelseal_core::Error::Key)?;
+            Ok(vault.sign_grant(&wrap_for_x25519(content, &terms, &public, rng)?)?)
+        }
+    }
+}

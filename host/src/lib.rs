@@ -1,0 +1,32 @@
+//! modelseal for hosts: seals models, grants them to devices, opens them.
+//!
+//! ```text
+//!  seal.rs   model file ─▶ sealed model          vault signs and wraps
+//!  grant.rs  sealed model + enrolled device ─▶ grant
+//!  open.rs   sealed model (+ grant, identity, state) ─▶ model
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`error`]: what failed, what to do, and the exit codes
+//! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
+//!   secret, the device's floors
+//! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files are written
+//! - [`cli`]: the command line over all of it
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod error;
+pub mod files;
+pub mod grant;
+pub mod identity;
+pub mod kind;
+pub mod open;
+pub mod pem;
+pub mod registry;
+pub mod seal;
+pub mod state;
+
+pub use error::{Code, Error, Result};

@@ -1,0 +1,5 @@
+//! The command line. Everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    modelseal::cli::main()
+}

@@ -1,0 +1,129 @@
+//! The operator's registry: enrolled devices and the publisher's public keys. It holds no secret.
+//!
+//! ```text
+//! { "format": "modelseal registry 1",
+//!   "publisher": [PEM …],
+//!   "devices": { "kitchen-7": { "lines": ["wake-word"], "key": { "fleet": 1 }, "enrolled": seconds } } }
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use modelseal_core::sign::Publisher;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+use crate::files::{self, Access, Existing};
+use crate::pem;
+
+const FORMAT: &str = "modelseal registry 1";
+const FILE_MAX: u64 = 1 << 30;
+
+/// How the content key is wrapped for a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DeviceKeyKind {
+    /// Under the device's own key, derived from this version of the fleet key.
+    Fleet(u32),
+    /// To the device's X25519 public key, as PEM.
+    X25519(String),
+}
+
+/// One enrolled device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The lines that may be granted to it.
+    pub lines: Vec<String>,
+    /// How grants reach it.
+    pub key: DeviceKeyKind,
+    /// When it was enrolled, in seconds since 1970-01-01 UTC.
+    pub enrolled: u64,
+}
+
+/// The registry's content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    format: String,
+    publisher: Vec<String>,
+    devices: BTreeMap<String, Device>,
+}
+
+impl Registry {
+    /// An empty registry of this publisher.
+    fn new(publisher: &Publisher) -> Self {
+        let publisher = publisher.keys().iter().filter_map(pem::publisher).collect();
+        Self { format: FORMAT.into(), publisher, devices: BTreeMap::new() }
+    }
+
+    /// Reads a registry; `None` if there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        if path.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let malformed = || Error::malformed(path, "a registry");
+        let registry: Self =
+            serde_json::from_slice(&files::read(path, FILE_MAX)?).map_err(|_| malformed())?;
+        if registry.format == FORMAT { Ok(Some(registry)) } else { Err(malformed()) }
+    }
+
+    /// One device.
+    pub fn device(&self, id: &str) -> Result<&Device> {
+        self.devices.get(id).ok_or_else(|| {
+            let hint = format!("enrol it with `modelseal device enroll {id} --line NAME --derive`");
+            Error::new(Code::Refused, format!("the device {id} isn't enrolled"), hint)
+        })
+    }
+
+    /// All devices, by id.
+    pub fn devices(&self) -> &BTreeMap<String, Device> {
+        &self.devices
+    }
+
+    /// Refuses a vault of another publisher.
+    pub fn require_publisher(&self, path: &Path, publisher: &Publisher) -> Result<()> {
+        let own: Vec<_> = publisher.keys().iter().filter_map(pem::publisher).collect();
+        if self.publisher.iter().any(|key| own.contains(key)) {
+            return Ok(());
+        }
+        let what = format!("the registry {} belongs to another vault", path.display());
+        Err(Error::new(Code::Vault, what, "check --vault and --registry"))
+    }
+}
+
+/// A registry that nobody else changes meanwhile.
+pub struct Locked {
+    path: PathBuf,
+    registry: Registry,
+    _lock: File,
+}
+
+impl Locked {
+    /// Locks and reads the registry, or begins one.
+    pub fn open(path: &Path, publisher: &Publisher) -> Result<Self> {
+        let lock = files::lock(path)?;
+        let registry = Registry::read(path)?.unwrap_or_else(|| Registry::new(publisher));
+        registry.require_publisher(path, publisher)?;
+        Ok(Self { path: path.to_owned(), registry, _lock: lock })
+    }
+
+    /// Adds a device, which must be new. Nothing is written yet.
+    pub fn add(&mut self, id: &str, device: Device) -> Result<()> {
+        if self.registry.devices.contains_key(id) {
+            let hint = "a device that needs another key gets a new id";
+            return Err(Error::new(Code::Refused, format!("the device {id} is enrolled already"), hint));
+        }
+        self.registry.devices.insert(id.into(), device);
+        Ok(())
+    }
+
+    /// Writes the registry.
+    pub fn commit(self) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(&self.registry)
+            .map_err(|error| Error::io(&self.path, &error.into()))?;
+        text.push(b'\n');
+        files::write(&self.path, &text, Access::Public, Existing::Replace)
+    }
+}

@@ -1,0 +1,286 @@
+//! The embedded default: keys in one file, encrypted under a passphrase.
+//!
+//! ```text
+//! { "format": "modelseal vault 1",
+//!   "kdf":   { "memory_kib": 32768, "passes": 3, "lanes": 1, "salt": hex }     Argon2id (RFC 9106)
+//!   "nonce": hex,
+//!   "keys":  hex }                                                            AES-256-GCM of the keys, postcard
+//! ```
+//!
+//! Salt and nonce are fresh at each writing. The file is written beside and renamed, mode 0600.
+
+use std::io::Write;
+use std::path::Path;
+
+use aes::Aes256;
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::{Aes256Gcm, KeyInit};
+use argon2::Argon2;
+use cmac::{Cmac, Mac};
+use modelseal_core::sealed::Slot;
+use modelseal_core::sign::{PublisherKey, Signature};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::error::Error;
+use crate::location::Passphrase;
+use crate::vault::{Algorithm, Backend, Finding, Key, Role};
+
+const FORMAT: &str = "modelseal vault 1";
+/// A file that asks for more than this is refused before any memory is taken.
+const MEMORY_KIB_MAX: u32 = 64 * 1024;
+const PASSES_MAX: u32 = 16;
+const LANES_MAX: u32 = 8;
+/// Far more than a vault of any age needs.
+const FILE_MAX: u64 = 1 << 20;
+
+/// A vault whose keys are in this process's memory while it is open.
+pub(crate) struct Software {
+    keys: Vec<StoredKey>,
+}
+
+/// Opens the vault in `path`.
+pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Error> {
+    let corrupt = || Error::Corrupt(path.to_owned());
+    let file: VaultFile = serde_json::from_slice(&read(path)?).map_err(|_| corrupt())?;
+    if file.format != FORMAT || !file.kdf.is_bounded() {
+        return Err(corrupt());
+    }
+    let mut keys = Zeroizing::new(file.keys);
+    let (body, tag) = keys.split_last_chunk_mut().ok_or_else(corrupt)?;
+    let opened = file.kdf.cipher(passphrase)?.decrypt_inout_detached(
+        &file.nonce.into(),
+        FORMAT.as_bytes(),
+        body.as_mut().into(),
+        &(*tag).into(),
+    );
+    opened.map_err(|_| Error::WrongPassphrase(path.to_owned()))?;
+    Ok(Software { keys: postcard::from_bytes(body).map_err(|_| corrupt())? })
+}
+
+/// Makes a vault in `path`, which must not exist.
+pub(crate) fn create(path: &Path, publisher: Algorithm, passphrase: &Passphrase) -> Result<Software, Error> {
+    if path.exists() {
+        return Err(Error::Exists(path.display().to_string()));
+    }
+    if passphrase.expose().is_empty() {
+        return Err(Error::NoPassphrase);
+    }
+    let keys =
+        [(Role::Master, Algorithm::Aes256), (Role::Fleet, Algorithm::Aes256), (Role::Publisher, publisher)];
+    let keys = keys.into_iter().map(|(role, algorithm)| StoredKey::generate(role, 1, algorithm));
+    let vault = Software { keys: keys.collect::<Result<_, _>>()? };
+    vault.write_new(path, passphrase)?;
+    Ok(vault)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let io = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::Missing(path.display().to_string()),
+        _ => Error::Io(path.to_owned(), error),
+    };
+    if std::fs::metadata(path).map_err(io)?.len() > FILE_MAX {
+        return Err(Error::Corrupt(path.to_owned()));
+    }
+    std::fs::read(path).map_err(io)
+}
+
+#[derive(Serialize, Deserialize)]
+struct VaultFile {
+    format: String,
+    kdf: Kdf,
+    #[serde(with = "hex::serde")]
+    nonce: [u8; 12],
+    #[serde(with = "hex::serde")]
+    keys: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kdf {
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+    #[serde(with = "hex::serde")]
+    salt: [u8; 16],
+}
+
+impl Kdf {
+    /// A third of RFC 9106's second choice, so that a vault opens within 64 MiB.
+    fn fresh() -> Result<Self, Error> {
+        Ok(Self { memory_kib: 32 * 1024, passes: 3, lanes: 1, salt: random()? })
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.memory_kib <= MEMORY_KIB_MAX && self.passes <= PASSES_MAX && self.lanes <= LANES_MAX
+    }
+
+    fn cipher(&self, passphrase: &Passphrase) -> Result<Aes256Gcm, Error> {
+        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32));
+        let params = params.map_err(|_| Error::Location("its key derivation has impossible parameters"))?;
+        let mut key = Zeroizing::new([0; 32]);
+        Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+            .hash_password_into(passphrase.expose().as_bytes(), &self.salt, key.as_mut())
+            .map_err(|_| Error::Location("its key derivation failed; is there enough memory?"))?;
+        Ok(Aes256Gcm::new((&*key).into()))
+    }
+}
+
+/// A key as it stands in the file. The numbers are the file's.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct StoredKey {
+    role: u8,
+    version: u32,
+    algorithm: u8,
+    key: [u8; 32],
+}
+
+impl StoredKey {
+    fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<Self, Error> {
+        let mut stored =
+            Self { role: role_number(role), version, algorithm: algorithm_number(algorithm), key: [0; 32] };
+        // Any 32 bytes are an AES or an Ed25519 key; one in 2^32 isn't a P-256 scalar.
+        loop {
+            getrandom::fill(&mut stored.key).map_err(|_| Error::Random)?;
+            if algorithm != Algorithm::EcdsaP256 || p256::ecdsa::SigningKey::from_slice(&stored.key).is_ok() {
+                return Ok(stored);
+            }
+        }
+    }
+
+    /// The key's name; `None` for numbers that this version doesn't know.
+    fn name(&self) -> Option<Key> {
+        let role = Role::ALL.into_iter().find(|role| role_number(*role) == self.role)?;
+        let algorithms = [Algorithm::Aes256, Algorithm::Ed25519, Algorithm::EcdsaP256];
+        let algorithm = algorithms.into_iter().find(|a| algorithm_number(*a) == self.algorithm)?;
+        Some(Key { role, version: self.version, algorithm })
+    }
+}
+
+const fn role_number(role: Role) -> u8 {
+    match role {
+        Role::Master => 1,
+        Role::Fleet => 2,
+        Role::Publisher => 3,
+    }
+}
+
+const fn algorithm_number(algorithm: Algorithm) -> u8 {
+    match algorithm {
+        Algorithm::Aes256 => 1,
+        Algorithm::Ed25519 => 2,
+        Algorithm::EcdsaP256 => 3,
+    }
+}
+
+impl Software {
+    fn key(&self, role: Role, version: u32) -> Result<(&StoredKey, Algorithm), Error> {
+        let wanted = |stored: &StoredKey| stored.name().filter(|n| n.role == role && n.version == version);
+        let found = self.keys.iter().find_map(|stored| Some((stored, wanted(stored)?.algorithm)));
+        found.ok_or(Error::NoVersion(role, version))
+    }
+
+    fn aes(&self, version: u32) -> Result<Aes256Gcm, Error> {
+        Ok(Aes256Gcm::new((&self.key(Role::Master, version)?.0.key).into()))
+    }
+
+    /// Written beside and linked into place, so that it appears complete or not at all.
+    fn write_new(&self, path: &Path, passphrase: &Passphrase) -> Result<(), Error> {
+        let io = |error: std::io::Error| Error::Io(path.to_owned(), error);
+        let text = serde_json::to_vec_pretty(&self.encrypt_file(passphrase)?).map_err(|e| io(e.into()))?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Created with mode 0600.
+        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
+        file.write_all(&text).and_then(|()| file.write_all(b"\n")).map_err(io)?;
+        file.as_file().sync_all().map_err(io)?;
+        file.persist_noclobber(path).map_err(|error| match error.error.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::Exists(path.display().to_string()),
+            _ => io(error.error),
+        })?;
+        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+    }
+
+    fn encrypt_file(&self, passphrase: &Passphrase) -> Result<VaultFile, Error> {
+        let (kdf, nonce) = (Kdf::fresh()?, random()?);
+        // Sized once: a buffer that grew would leave keys in memory that was given back.
+        let size = postcard::experimental::serialized_size(&self.keys).map_err(|_| Error::Random)?;
+        let mut keys = Zeroizing::new(vec![0; size]);
+        postcard::to_slice(&self.keys, &mut keys).map_err(|_| Error::Random)?;
+        let cipher = kdf.cipher(passphrase)?;
+        let tag = cipher.encrypt_inout_detached(&nonce.into(), FORMAT.as_bytes(), keys.as_mut_slice().into());
+        let tag = tag.map_err(|_| Error::Random)?;
+        let keys = keys.iter().copied().chain(tag).collect();
+        Ok(VaultFile { format: FORMAT.into(), kdf, nonce, keys })
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
+}
+
+impl Backend for Software {
+    fn keys(&self) -> Result<Vec<Key>, Error> {
+        Ok(self.keys.iter().filter_map(StoredKey::name).collect())
+    }
+
+    fn encrypt(&self, master: u32, aad: &[u8], content: &[u8; 32]) -> Result<Slot, Error> {
+        let (nonce, mut ciphertext) = (random()?, *content);
+        let sealed =
+            self.aes(master)?.encrypt_inout_detached(&nonce.into(), aad, ciphertext.as_mut_slice().into());
+        match sealed {
+            Ok(tag) => Ok(Slot { version: master, nonce, ciphertext, tag: tag.into() }),
+            Err(_) => {
+                ciphertext.zeroize();
+                Err(Error::Slot)
+            }
+        }
+    }
+
+    fn decrypt(&self, slot: &Slot, aad: &[u8]) -> Result<Zeroizing<[u8; 32]>, Error> {
+        let mut content = Zeroizing::new(slot.ciphertext);
+        let (nonce, tag) = (&slot.nonce.into(), &slot.tag.into());
+        let opened =
+            self.aes(slot.version)?.decrypt_inout_detached(nonce, aad, content.as_mut_slice().into(), tag);
+        opened.map(|()| content).map_err(|_| Error::Slot)
+    }
+
+    fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error> {
+        let mut mac = <Cmac<Aes256> as KeyInit>::new((&self.key(Role::Fleet, fleet)?.0.key).into());
+        mac.update(message);
+        Ok(Zeroizing::new(mac.finalize().into_bytes().into()))
+    }
+
+    fn sign(&self, publisher: u32, message: &[u8]) -> Result<Signature, Error> {
+        let (stored, algorithm) = self.key(Role::Publisher, publisher)?;
+        if algorithm == Algorithm::Ed25519 {
+            use ed25519_dalek::Signer;
+            let signature = ed25519_dalek::SigningKey::from_bytes(&stored.key).sign(message);
+            return Ok(Signature::from_bytes(&signature.to_bytes()));
+        }
+        use p256::ecdsa::signature::Signer;
+        let signature: p256::ecdsa::Signature = p256_key(stored)?.sign(message);
+        Ok(Signature::from_bytes(&signature.to_bytes().into()))
+    }
+
+    fn publisher_key(&self, publisher: u32) -> Result<PublisherKey, Error> {
+        let (stored, algorithm) = self.key(Role::Publisher, publisher)?;
+        if algorithm == Algorithm::Ed25519 {
+            let key = ed25519_dalek::SigningKey::from_bytes(&stored.key).verifying_key();
+            return Ok(PublisherKey::Ed25519(key.to_bytes()));
+        }
+        let point = p256_key(stored)?.verifying_key().to_sec1_point(false);
+        let (Some(x), Some(y)) = (point.x(), point.y()) else {
+            return Err(modelseal_core::Error::Key.into());
+        };
+        Ok(PublisherKey::EcdsaP256 { x: (*x).into(), y: (*y).into() })
+    }
+
+    fn check(&self) -> Result<Vec<Finding>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+fn p256_key(stored: &StoredKey) -> Result<p256::ecdsa::SigningKey, Error> {
+    p256::ecdsa::SigningKey::from_slice(&stored.key).map_err(|_| modelseal_core::Error::Key.into())
+}
