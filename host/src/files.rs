@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// Who may read an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,11 @@ impl Output {
     pub fn create(path: &Path, access: Access, existing: Existing) -> Result<Self> {
         let path = resolve(path);
         if existing == Existing::Keep && path.symlink_metadata().is_ok() {
-            return Err(Error::io(&path, &io::ErrorKind::AlreadyExists.into()));
+            return Err(Error::new(
+            Code::Io,
+            format!("{} is there already", path.display()),
+            "it is never overwritten; name another file",
+        ));
         }
         let dir = parent(&path);
         if let Some(file) = unnamed(dir, access) {

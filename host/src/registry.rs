@@ -69,6 +69,14 @@ impl Registry {
         if registry.format == FORMAT { Ok(Some(registry)) } else { Err(malformed()) }
     }
 
+    /// Reads a registry that must be there.
+    pub fn require(path: &Path) -> Result<Self> {
+        Self::read(path)?.ok_or_else(|| {
+            let what = format!("there is no registry at {}", path.display());
+            Error::new(Code::Io, what, "run `modelseal init`, or give --registry")
+        })
+    }
+
     /// One device.
     pub fn device(&self, id: &str) -> Result<&Device> {
         self.devices.get(id).ok_or_else(|| {

@@ -60,9 +60,6 @@ pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Err
 
 /// Makes a vault in `path`, which must not exist.
 pub(crate) fn create(path: &Path, publisher: Algorithm, passphrase: &Passphrase) -> Result<Software, Error> {
-    if path.exists() {
-        return Err(Error::Exists(path.display().to_string()));
-    }
     if passphrase.expose().is_empty() {
         return Err(Error::NoPassphrase);
     }

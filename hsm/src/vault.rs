@@ -118,6 +118,8 @@ pub trait Vault: Send + Sync {
 /// once.
 pub fn open(location: &Location, ask: Ask<'_>) -> Result<Box<dyn Vault>, Error> {
     match location {
+        // Nobody is asked for the passphrase of a vault that isn't there.
+        Location::File(path) if !path.exists() => Err(Error::Missing(path.display().to_string())),
         Location::File(path) => Ok(Box::new(Roles(software::open(path, &ask()?)?))),
         Location::Pkcs11(uri) => Ok(Box::new(Roles(pkcs11::open(uri, ask)?))),
     }
@@ -131,6 +133,7 @@ pub fn create(
     ask: Ask<'_>,
 ) -> Result<Box<dyn Vault>, Error> {
     match location {
+        Location::File(path) if path.exists() => Err(Error::Exists(path.display().to_string())),
         Location::File(path) => {
             let algorithm = publisher.unwrap_or(Algorithm::Ed25519);
             Ok(Box::new(Roles(software::create(path, algorithm, &ask()?)?)))

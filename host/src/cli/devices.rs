@@ -148,11 +148,7 @@ fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Resul
 }
 
 fn registry(context: &Context<'_>) -> Result<Registry> {
-    let path = context.registry()?;
-    Registry::read(&path)?.ok_or_else(|| {
-        Error::io(&path, &std::io::ErrorKind::NotFound.into())
-            .with_hint("run `modelseal init`, or give --registry")
-    })
+    Registry::require(&context.registry()?)
 }
 
 fn list(context: &Context<'_>) -> Result<()> {

@@ -373,10 +373,7 @@ pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let id = DeviceId::new(&args.device).map_err(|error| Error::from(error).as_usage())?;
     let limits = Limits { validity: validity(args)?, floor: args.floor };
     let path = context.registry()?;
-    let registry = Registry::read(&path)?.ok_or_else(|| {
-        Error::io(&path, &std::io::ErrorKind::NotFound.into())
-            .with_hint("enrol the device first, or give --registry")
-    })?;
+    let registry = Registry::require(&path)?;
     let device = registry.device(id.as_str())?;
     let sealed = SealedFile::open(&args.sealed)?;
     let vault = context.vault()?;
