@@ -40,10 +40,10 @@ impl Output {
         let path = resolve(path);
         if existing == Existing::Keep && path.symlink_metadata().is_ok() {
             return Err(Error::new(
-            Code::Io,
-            format!("{} is there already", path.display()),
-            "it is never overwritten; name another file",
-        ));
+                Code::Io,
+                format!("{} is there already", path.display()),
+                "it is never overwritten; name another file",
+            ));
         }
         let dir = parent(&path);
         if let Some(file) = unnamed(dir, access) {

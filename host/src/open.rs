@@ -119,13 +119,14 @@ impl SealedFile {
             named.admit(&reader.conditions()?)?.unwrap(&secret)
         };
         open().map_err(|refusal| {
-            let error = self.about(refusal.into());
+            let error = Error::from(refusal);
             match refusal {
-                Refusal::GrantKey | Refusal::OtherDevice => error.with_hint(format!(
+                Refusal::GrantKey | Refusal::OtherDevice => error.about(reader.grant_path).with_hint(format!(
                     "the grant names {granted_to}, the identity is {}: use the grant that was made for this device",
                     reader.identity.device()
                 )),
-                _ => error,
+                Refusal::GrantSignature | Refusal::OtherModel => error.about(reader.grant_path),
+                _ => self.about(error),
             }
         })
     }

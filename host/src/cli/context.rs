@@ -14,11 +14,17 @@ use crate::error::{Error, Result};
 
 pub(super) struct Context<'a> {
     global: &'a Global,
+    passphrase: Option<&'a Path>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(global: &'a Global) -> Self {
-        Self { global }
+        Self { global, passphrase: None }
+    }
+
+    /// With the passphrase in this file, whatever the environment says.
+    pub(super) fn with_passphrase(global: &'a Global, file: &'a Path) -> Self {
+        Self { global, passphrase: Some(file) }
     }
 
     pub(super) fn location(&self) -> Result<Location> {
@@ -31,7 +37,7 @@ impl<'a> Context<'a> {
     /// Opens the vault, asking for its passphrase or PIN at most once.
     pub(super) fn vault(&self) -> Result<Box<dyn Vault>> {
         let location = self.location()?;
-        let vault = modelseal_hsm::open(&location, &|| ask(&location, false));
+        let vault = modelseal_hsm::open(&location, &|| self.ask(&location, false));
         vault.map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
     }
 
@@ -48,6 +54,23 @@ impl<'a> Context<'a> {
                 Ok(data_dir()?.join(format!("{name}.registry")))
             }
         }
+    }
+
+    /// The passphrase or PIN: from a file, the environment or a prompt. A new passphrase is asked for twice.
+    pub(super) fn ask(
+        &self,
+        location: &Location,
+        new: bool,
+    ) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
+        match self.passphrase {
+            Some(file) => Passphrase::from_file(file),
+            None => ask(location, new),
+        }
+    }
+
+    /// Whether there is somebody to tell a story to.
+    pub(super) fn is_loud(&self) -> bool {
+        !self.global.json && !self.global.quiet
     }
 
     /// Shows a result: the object with `--json`, else the text.
@@ -124,8 +147,7 @@ fn data_dir() -> Result<PathBuf> {
     })
 }
 
-/// The passphrase or PIN: from a file, the environment or a prompt. A new passphrase is asked for twice.
-pub(super) fn ask(location: &Location, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
+fn ask(location: &Location, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
     let (name, file, variable) = match location {
         Location::File(_) => ("passphrase", "MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PASSPHRASE"),
         Location::Pkcs11(_) => ("PIN", "MODELSEAL_PIN_FILE", "MODELSEAL_PIN"),

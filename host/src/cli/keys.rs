@@ -4,7 +4,7 @@ use modelseal_hsm::{Finding, Key, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{InitArgs, KeyCommand};
-use super::context::{Context, ask};
+use super::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::pem;
@@ -22,7 +22,7 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     }
     make_parent(&registry)?;
     let algorithm = args.publisher_algorithm.map(Into::into);
-    let vault = modelseal_hsm::create(&location, algorithm, &|| ask(&location, true))?;
+    let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
     Locked::open(&registry, &vault.publisher()?)?.commit()?;
     let keys = vault.keys()?;
     let text = format!("made {} keys in {location}; devices are kept in {}", keys.len(), registry.display());
