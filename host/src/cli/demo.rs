@@ -104,7 +104,8 @@ impl Demo {
             _ => word.into(),
         };
         let vault = format!("file:{}", self.path("vault.json").display());
-        let options = ["modelseal".into(), "--vault".into(), vault.into()];
+        let registry = self.path("vault.json.registry").into_os_string();
+        let options = ["modelseal".into(), "--vault".into(), vault.into(), "--registry".into(), registry];
         let quiet = (!self.loud).then(|| "--quiet".into());
         let words = options.into_iter().chain(quiet).chain(command.iter().map(file));
         let args =
