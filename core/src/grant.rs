@@ -9,6 +9,7 @@
 use heapless::Vec;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::chunk::{ChunkCipher, Portable};
 use crate::error::Error;
@@ -241,7 +242,7 @@ impl<'a> Grant<'a> {
             return Err(Error::GrantKey);
         };
         let key = key.grant_key(salt, self.terms_bytes, model)?;
-        let mut content = zeroize::Zeroizing::new(*ciphertext);
+        let mut content = Zeroizing::new(*ciphertext);
         let cipher = Portable::new(self.terms.suite, &key.key)?;
         cipher.open(&key.nonce, &[], content.as_mut(), tag).map_err(|_| Error::GrantKey)?;
         Ok(ContentKey::from_bytes(&content))
@@ -257,7 +258,7 @@ impl<'a> Grant<'a> {
         let Wrapping::Hpke { encapsulated, ciphertext, tag } = &self.wrapping else {
             return Err(Error::GrantKey);
         };
-        let mut content = zeroize::Zeroizing::new(*ciphertext);
+        let mut content = Zeroizing::new(*ciphertext);
         let opened = hpke_x25519::open(
             self.terms.suite,
             key,
@@ -297,10 +298,10 @@ pub fn wrap_for_device_key(
     let mut salt = [0; 32];
     rng.fill_bytes(&mut salt);
     let key = key.grant_key(&salt, terms_bytes, &content.header().id())?;
-    let mut ciphertext = *content.content_key().expose_to_vault();
-    let cipher = Portable::new(terms.suite, &key.key)?;
-    let tag = cipher.seal(&key.nonce, &[], &mut ciphertext)?;
-    encode(terms_bytes, &encode_wrapping(&Wrapping::DeviceKey { salt, ciphertext, tag })?, None)
+    let mut ciphertext = Zeroizing::new(*content.content_key().expose_to_vault());
+    let tag = Portable::new(terms.suite, &key.key)?.seal(&key.nonce, &[], ciphertext.as_mut())?;
+    let wrapping = Wrapping::DeviceKey { salt, ciphertext: *ciphertext, tag };
+    encode(terms_bytes, &encode_wrapping(&wrapping)?, None)
 }
 
 /// A grant wrapped with HPKE that the publisher hasn't signed yet.
@@ -320,13 +321,14 @@ pub fn wrap_for_x25519(
 ) -> Result<UnsignedGrant, Error> {
     let mut buffer = [0; TERMS_MAX];
     let terms_bytes = encode_terms(content, terms, &mut buffer)?;
-    let mut ciphertext = *content.content_key().expose_to_vault();
+    let mut ciphertext = Zeroizing::new(*content.content_key().expose_to_vault());
     let model = content.header().id();
-    let sealed = hpke_x25519::seal(terms.suite, public, &model, terms_bytes, &mut ciphertext, rng);
-    let (encapsulated, tag) = sealed.inspect_err(|_| zeroize::Zeroize::zeroize(&mut ciphertext))?;
+    let (encapsulated, tag) =
+        hpke_x25519::seal(terms.suite, public, &model, terms_bytes, &mut ciphertext, rng)?;
+    let wrapping = Wrapping::Hpke { encapsulated, ciphertext: *ciphertext, tag };
     Ok(UnsignedGrant {
         terms: Vec::from_slice(terms_bytes).map_err(|_| Error::GrantLength)?,
-        wrapping: encode_wrapping(&Wrapping::Hpke { encapsulated, ciphertext, tag })?,
+        wrapping: encode_wrapping(&wrapping)?,
     })
 }
 

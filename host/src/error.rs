@@ -190,6 +190,10 @@ impl From<modelseal_hsm::Error> for Error {
             E::Missing(_) => (Code::Vault, "run `modelseal init`, or give --vault"),
             E::Corrupt(_) => (Code::Vault, "restore it from a backup"),
             E::Module(..) => (Code::Vault, "check module-path and that the token's software is installed"),
+            E::NoModule(_) => (
+                Code::Vault,
+                "name the library in the URI: ?module-path=LIBRARY, or in MODELSEAL_PKCS11_MODULE",
+            ),
             E::Token(_) => {
                 (Code::Vault, "check token= in the URI, and that the token is there and initialised")
             }

@@ -65,6 +65,11 @@ impl Output {
         self.file.write_all(bytes).map_err(|error| Error::io(&self.path, &error))
     }
 
+    /// Has the system write everything, so that a full disk shows before [`commit`](Self::commit).
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|error| Error::io(&self.path, &error))
+    }
+
     /// Syncs, and gives the file its name.
     pub fn commit(mut self) -> Result<()> {
         let committed =

@@ -25,6 +25,8 @@ pub enum Error {
     Corrupt(PathBuf),
     /// The PKCS#11 module can't be loaded or started: its path and why.
     Module(PathBuf, String),
+    /// The URI names no PKCS#11 module, and none is at a known place, or several are: which.
+    NoModule(Vec<PathBuf>),
     /// No token fits the URI, or several do: what was found.
     Token(String),
     /// The vault has no key of this role.
@@ -62,6 +64,17 @@ impl std::fmt::Display for Error {
             Self::Corrupt(path) => write!(f, "{} isn't a vault file, or is damaged", path.display()),
             Self::Module(path, why) => {
                 write!(f, "the PKCS#11 module {} can't be used: {why}", path.display())
+            }
+            Self::NoModule(found) if found.is_empty() => f.write_str(
+                "no PKCS#11 module was found; name one, as pkcs11:token=LABEL?module-path=LIBRARY",
+            ),
+            Self::NoModule(found) => {
+                let found: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
+                write!(
+                    f,
+                    "there are several PKCS#11 modules; add module-path= with one of {}",
+                    found.join(", ")
+                )
             }
             Self::Token(found) => write!(f, "no one token fits the vault's URI: {found}"),
             Self::NoKey(role) => write!(f, "the vault has no {} key", role.name()),

@@ -189,7 +189,7 @@ impl Profile {
 
 #[derive(ClapArgs)]
 pub(super) struct InspectArgs {
-    /// A sealed model or a grant
+    /// A sealed model or a grant; - for a sealed model from standard input
     pub(super) file: PathBuf,
 }
 

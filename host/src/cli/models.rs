@@ -6,6 +6,7 @@ use std::path::Path;
 use modelseal_core::Error as Refusal;
 use modelseal_core::grant::{DeviceId, GRANT_MAX, Grant, Validity, Wrapping};
 use modelseal_core::manifest::{Claim, Claims, MANIFEST_MAX, Subject, Suite};
+use modelseal_core::open::{Confirmation, Unwrapped};
 use modelseal_core::sign::Publisher;
 use serde_json::{Value, json};
 
@@ -105,7 +106,9 @@ fn check(subject: &Subject<'_>) -> Result<()> {
 }
 
 pub(super) fn inspect(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
-    let (object, text) = match files::read(&args.file, GRANT_MAX as u64) {
+    let piped = args.file.as_os_str() == "-";
+    let read = if piped { Ok(Vec::new()) } else { files::read(&args.file, GRANT_MAX as u64) };
+    let (object, text) = match read {
         Ok(bytes) if bytes.starts_with(&modelseal_core::grant::GRANT_MAGIC) => {
             let grant = Grant::parse(&bytes).map_err(|error| Error::from(error).about(&args.file))?;
             (grant_object(&grant), grant_text(&grant))
@@ -267,8 +270,13 @@ pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
             let vault = context.vault()?;
             let mut sealed = SealedFile::open(&args.sealed)?;
             let line = args.line.as_deref();
-            write_model(args, context, &mut sealed, |sealed| sealed.unwrap_by_vault(&*vault, line))
-                .map(|_| ())
+            write_model(
+                args,
+                context,
+                &mut sealed,
+                |sealed| sealed.unwrap_by_vault(&*vault, line),
+                |_| Ok(()),
+            )
         }
     }
 }
@@ -290,9 +298,8 @@ fn open_by_grant(
     let state_path = args.state.clone().unwrap_or_else(|| state::default_path(identity_path));
     let store = StateStore::new(&state_path, identity_path, &line);
     let reader = Reader { identity: &identity, grant_path, line: &line, floor: store.stored()?, now: now() };
-    let confirmation =
-        write_model(args, context, &mut sealed, |sealed| sealed.unwrap_by_grant(&grant, &reader))?;
-    if args.no_confirm { Ok(()) } else { store.confirm(confirmation) }
+    let confirm = |confirmation| if args.no_confirm { Ok(()) } else { store.confirm(confirmation) };
+    write_model(args, context, &mut sealed, |sealed| sealed.unwrap_by_grant(&grant, &reader), confirm)
 }
 
 /// The line that the device serves: the one asked for, or the model's own if the device is enrolled for it.
@@ -316,27 +323,38 @@ fn wanted_line(args: &OpenArgs, identity: &Identity, sealed: &SealedFile) -> Res
     }
 }
 
-/// Opens into the output, which appears only if everything passed; to a pipe go chunks that passed.
+/// Opens into the output, which appears only if everything passed; to a pipe go chunks that passed. The floor
+/// is stored before the output appears: what can't be confirmed isn't handed out.
 fn write_model(
     args: &OpenArgs,
     context: &Context<'_>,
     sealed: &mut SealedFile,
-    unwrap: impl FnOnce(&SealedFile) -> Result<modelseal_core::open::Unwrapped<'_>>,
-) -> Result<modelseal_core::open::Confirmation> {
+    unwrap: impl FnOnce(&SealedFile) -> Result<Unwrapped<'_>>,
+    confirm: impl FnOnce(Confirmation) -> Result<()>,
+) -> Result<()> {
     let bar = context.progress("opening", sealed.header()?.layout().length);
     let progress: sealing::Progress<'_> = &mut |done| bar.set_position(done);
-    let confirmation = if args.output.as_os_str() == "-" {
-        sealed.copy_to(unwrap, &mut to_stdout, progress)?
+    if args.output.as_os_str() == "-" {
+        confirm(sealed.copy_to(unwrap, &mut to_stdout, progress)?)?;
     } else if is_stream(&args.output) {
         let mut stream = open_stream(&args.output)?;
-        sealed.copy_to(unwrap, &mut |bytes| write_stream(&mut stream, &args.output, bytes), progress)?
+        confirm(sealed.copy_to(
+            unwrap,
+            &mut |bytes| write_stream(&mut stream, &args.output, bytes),
+            progress,
+        )?)?;
     } else {
         let mut output = Output::create(&args.output, Access::Private, Existing::Replace)?;
         let confirmation = sealed.copy_to(unwrap, &mut |bytes| output.write(bytes), progress)?;
+        output.sync()?;
+        confirm(confirmation)?;
         output.commit()?;
-        confirmation
-    };
+    }
     bar.finish_and_clear();
+    report_opened(args, context, sealed)
+}
+
+fn report_opened(args: &OpenArgs, context: &Context<'_>, sealed: &SealedFile) -> Result<()> {
     let header = sealed.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
@@ -349,10 +367,9 @@ fn write_model(
     let text = format!("opened {} version {} into {}", subject.line, subject.version, args.output.display());
     if args.output.as_os_str() == "-" {
         context.note(&object, &text);
-    } else {
-        context.show(&object, &text)?;
+        return Ok(());
     }
-    Ok(confirmation)
+    context.show(&object, &text)
 }
 
 /// A pipe or a device can't be replaced by a file.

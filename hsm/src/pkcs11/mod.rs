@@ -1,10 +1,45 @@
+//! Keys in a PKCS#11 token, which never gives them up.
+//!
+//! ```text
+//! uri ─▶ module (library, token) ─▶ login ─▶ session (pool) ─▶ keys (what is there, and is it as narrow as
+//!                                                │              its role) ─▶ backend (use)
+//!                                                └─▶ create (the first keys)     check (findings)
+//! ```
+//!
+//! The master key has neither CKA_WRAP nor CKA_UNWRAP: content keys travel as data under AES-GCM, so the
+//! known wrap-then-decrypt attacks on PKCS#11 have nothing to work with. Attributes are read back before a
+//! key is used, not only when it is made: labels are anybody's to give.
+
+mod backend;
+mod check;
+mod create;
+mod keys;
+mod login;
+mod module;
+mod point;
+mod session;
+mod template;
+
+use backend::Token;
+use login::Login;
+use module::Module;
+use session::Pool;
+
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
-use crate::software::Software;
 use crate::vault::{Algorithm, Ask};
-pub(crate) fn open(_: &Pkcs11Uri, _: Ask<'_>) -> Result<Software, Error> {
-    Err(Error::NoPassphrase)
+
+/// Opens the vault in the token that `uri` names.
+pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Token, Error> {
+    let module = Module::load(uri)?;
+    let (slot, info) = module.find(uri)?;
+    let login = Login::obtain(&info, uri, ask)?;
+    Ok(Token::new(Pool::connect(module, slot, login)?))
 }
-pub(crate) fn create(_: &Pkcs11Uri, _: Option<Algorithm>, _: Ask<'_>) -> Result<Software, Error> {
-    Err(Error::NoPassphrase)
+
+/// Makes the first keys in a token that is initialised, has a user PIN and has none of them yet.
+pub(crate) fn create(uri: &Pkcs11Uri, publisher: Option<Algorithm>, ask: Ask<'_>) -> Result<Token, Error> {
+    let token = open(uri, ask)?;
+    create::first_keys(token.pool(), publisher)?;
+    Ok(token)
 }

@@ -1,0 +1,169 @@
+//! The vault's keys in a token: found by label, and each with all that is wrong with it.
+//!
+//! Labels are `modelseal/ROLE/VERSION`. Anybody who can write to the token can give them, so a key counts for
+//! what its attributes are.
+
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+
+use super::session::{Failure, failed};
+use super::template::{class, forbidden, is, isnt, required};
+use crate::error::Error;
+use crate::vault::{Algorithm, Key, Role};
+
+const READ: &str = "reading the keys";
+const PREFIX: &str = "modelseal/";
+
+/// The label of a key.
+pub(super) fn label(role: Role, version: u32) -> String {
+    format!("{PREFIX}{}/{version}", role.name())
+}
+
+fn parse(label: &str) -> Option<(Role, u32)> {
+    let (name, version) = label.strip_prefix(PREFIX)?.split_once('/')?;
+    let role = Role::ALL.into_iter().find(|role| role.name() == name)?;
+    let version = version.parse().ok().filter(|version| *version != 0)?;
+    // `+1` and `01` are other labels than `1`.
+    (self::label(role, version) == label).then_some((role, version))
+}
+
+/// All of a token's keys that are, or pretend to be, this vault's.
+pub(super) struct Keys {
+    pub(super) entries: Vec<Entry>,
+    /// Labels that look like ours on keys that can't be.
+    pub(super) strays: Vec<String>,
+}
+
+/// One key.
+pub(super) struct Entry {
+    pub(super) key: Key,
+    pub(super) handle: ObjectHandle,
+    /// The public half of a publisher key.
+    pub(super) public: Option<ObjectHandle>,
+    /// Why it isn't used; empty for a key that is.
+    pub(super) faults: Vec<String>,
+}
+
+impl Keys {
+    /// Reads them from a session that is logged in.
+    pub(super) fn read(session: &Session) -> Result<Self, Failure> {
+        let mut keys = Self { entries: Vec::new(), strays: Vec::new() };
+        for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
+            for handle in find(session, class, None)? {
+                keys.add(session, class, handle)?;
+            }
+        }
+        keys.refuse_duplicates();
+        Ok(keys)
+    }
+
+    /// A key, if it may be used.
+    pub(super) fn get(&self, role: Role, version: u32) -> Result<&Entry, Error> {
+        let wanted = |entry: &&Entry| entry.key.role == role && entry.key.version == version;
+        let entry = self.entries.iter().find(wanted).ok_or(Error::NoVersion(role, version))?;
+        if entry.faults.is_empty() {
+            Ok(entry)
+        } else {
+            Err(Error::TooWide(entry.label(), entry.faults.join(", ")))
+        }
+    }
+
+    fn add(&mut self, session: &Session, class: ObjectClass, handle: ObjectHandle) -> Result<(), Failure> {
+        let Some(label) = read_label(session, handle)?.filter(|label| label.starts_with(PREFIX)) else {
+            return Ok(());
+        };
+        match (parse(&label), algorithm(session, class, handle)) {
+            (Some((role, version)), Some(algorithm)) if self::class(role) == class => {
+                self.entries.push(Entry::read(session, Key { role, version, algorithm }, handle)?);
+            }
+            _ => self.strays.push(label),
+        }
+        Ok(())
+    }
+
+    fn refuse_duplicates(&mut self) {
+        let names: Vec<_> = self.entries.iter().map(Entry::label).collect();
+        for (entry, name) in self.entries.iter_mut().zip(&names) {
+            if names.iter().filter(|other| *other == name).count() > 1 {
+                entry.faults.push("several keys have this label".into());
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn read(session: &Session, key: Key, handle: ObjectHandle) -> Result<Self, Failure> {
+        let mut entry = Self { key, handle, public: None, faults: faults(session, key, handle)? };
+        if key.role == Role::Publisher {
+            let mut publics = find(session, ObjectClass::PUBLIC_KEY, Some(&entry.label()))?;
+            entry.public = publics.pop();
+            if !publics.is_empty() {
+                entry.faults.push("several public keys have this label".into());
+            }
+        }
+        Ok(entry)
+    }
+
+    pub(super) fn label(&self) -> String {
+        label(self.key.role, self.key.version)
+    }
+}
+
+/// Those of `wanted` that the key doesn't have.
+pub(super) fn lacking(
+    session: &Session,
+    handle: ObjectHandle,
+    wanted: Vec<Attribute>,
+) -> Result<Vec<Attribute>, Failure> {
+    let types: Vec<_> = wanted.iter().map(Attribute::attribute_type).collect();
+    let found = session.get_attributes(handle, &types).map_err(failed(READ))?;
+    Ok(wanted.into_iter().filter(|attribute| !found.contains(attribute)).collect())
+}
+
+fn faults(session: &Session, key: Key, handle: ObjectHandle) -> Result<Vec<String>, Failure> {
+    let lacking_required = lacking(session, handle, required(key.role))?;
+    let mut faults: Vec<_> = lacking_required.iter().map(isnt).collect();
+    // What isn't lacking here is a right that it shouldn't have. Asked for one by one: see `required`.
+    for right in forbidden(key.role) {
+        let absent = lacking(session, handle, vec![right.clone()])?;
+        if absent.is_empty() {
+            faults.push(is(&right));
+        }
+    }
+    if key.algorithm == Algorithm::Aes256 && wrong_length(session, handle)? {
+        faults.push("it isn't an AES key of 256 bits".into());
+    }
+    Ok(faults)
+}
+
+/// An unwrapped key's length reads 0 or not at all on some tokens.
+fn wrong_length(session: &Session, handle: ObjectHandle) -> Result<bool, Failure> {
+    let found = session.get_attributes(handle, &[AttributeType::ValueLen]).map_err(failed(READ))?;
+    let wrong = |found: &Attribute| !matches!(found, Attribute::ValueLen(len) if [0, 32].contains(&**len));
+    Ok(found.iter().any(wrong))
+}
+
+fn find(session: &Session, class: ObjectClass, label: Option<&str>) -> Result<Vec<ObjectHandle>, Failure> {
+    let mut template = vec![Attribute::Class(class), Attribute::Token(true)];
+    template.extend(label.map(|label| Attribute::Label(label.into())));
+    session.find_objects(&template).map_err(failed(READ))
+}
+
+fn read_label(session: &Session, handle: ObjectHandle) -> Result<Option<String>, Failure> {
+    let found = session.get_attributes(handle, &[AttributeType::Label]).map_err(failed(READ))?;
+    Ok(match found.into_iter().next() {
+        Some(Attribute::Label(label)) => String::from_utf8(label).ok(),
+        _ => None,
+    })
+}
+
+/// `None` for a key that none of the roles could be, of a type that the library may not even know.
+fn algorithm(session: &Session, class: ObjectClass, handle: ObjectHandle) -> Option<Algorithm> {
+    let found = session.get_attributes(handle, &[AttributeType::KeyType]).ok()?;
+    match (class, found.into_iter().next()?) {
+        (ObjectClass::SECRET_KEY, Attribute::KeyType(KeyType::AES)) => Some(Algorithm::Aes256),
+        (ObjectClass::PRIVATE_KEY, Attribute::KeyType(KeyType::EC)) => Some(Algorithm::EcdsaP256),
+        (ObjectClass::PRIVATE_KEY, Attribute::KeyType(KeyType::EC_EDWARDS)) => Some(Algorithm::Ed25519),
+        _ => None,
+    }
+}
