@@ -111,6 +111,51 @@ pub enum Class {
 }
 
 impl Error {
+    /// Every variant, by number.
+    pub const ALL: [Self; 41] = [
+        Self::Truncated,
+        Self::Extended,
+        Self::ManifestLength,
+        Self::EnvelopeLength,
+        Self::ManifestEncoding,
+        Self::ChunkSize,
+        Self::Alignment,
+        Self::Line,
+        Self::Kind,
+        Self::Length,
+        Self::Claims,
+        Self::Padding,
+        Self::GrantLength,
+        Self::GrantEncoding,
+        Self::DeviceId,
+        Self::Validity,
+        Self::GrantForm,
+        Self::GrantPath,
+        Self::Key,
+        Self::ManifestSignature,
+        Self::GrantSignature,
+        Self::GrantKey,
+        Self::Commitment,
+        Self::Index,
+        Self::Chunk,
+        Self::Root,
+        Self::OtherModel,
+        Self::OtherLine,
+        Self::OtherSuite,
+        Self::OtherDevice,
+        Self::NoClock,
+        Self::NotYetValid,
+        Self::Expired,
+        Self::FloorAboveVersion,
+        Self::RolledBack,
+        Self::Storage,
+        Self::Memory,
+        Self::Floor,
+        Self::ForeignMagic,
+        Self::UnknownVersion,
+        Self::UnknownSuite,
+    ];
+
     /// The stable number.
     pub const fn code(self) -> u16 {
         self as u16

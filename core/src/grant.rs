@@ -60,7 +60,8 @@ pub struct Validity {
 pub struct Terms<'a> {
     /// The manifest's suite.
     pub suite: Suite,
-    model: [u8; 32],
+    /// The model that may be opened.
+    pub model: ModelId,
     /// The device that may open the model.
     #[serde(borrow)]
     pub device: DeviceId<'a>,
@@ -75,18 +76,7 @@ impl<'a> Terms<'a> {
     pub fn new(content: &Unwrapped<'_>, device: DeviceId<'a>) -> Self {
         let header = content.header();
         let subject = &header.manifest().subject;
-        Self {
-            suite: subject.suite,
-            model: *header.id().as_bytes(),
-            device,
-            floor: subject.version,
-            validity: None,
-        }
-    }
-
-    /// The model that may be opened.
-    pub fn model(&self) -> ModelId {
-        ModelId::from_bytes(self.model)
+        Self { suite: subject.suite, model: header.id(), device, floor: subject.version, validity: None }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -364,7 +354,7 @@ fn encode_terms<'b>(
 ) -> Result<&'b [u8], Error> {
     terms.check()?;
     let header = content.header();
-    if terms.model() != header.id() {
+    if terms.model != header.id() {
         return Err(Error::OtherModel);
     }
     if terms.suite != header.manifest().subject.suite {

@@ -86,7 +86,7 @@ impl<'a, 'g> Request<'a, 'g> {
 
     /// Why the grant didn't open with the device's key and the computed id. Every answer is a refusal.
     fn why_not(&self, key: &DeviceKey, id: &ModelId, publisher: &Publisher) -> Error {
-        let named = self.grant.terms().model();
+        let named = self.grant.terms().model;
         if named == *id || self.grant.unwrap_with_device_key(key, &named).is_err() {
             return Error::GrantKey;
         }
@@ -117,7 +117,7 @@ impl<'a, 'g> Authentic<'a, 'g> {
     /// Step 3: the model in hand is the granted one, and of the line that the caller asked for. With the id,
     /// the whole header is authentic.
     pub fn name(self, line: &str) -> Result<Named<'a, 'g>, Error> {
-        if !equal(self.id.as_bytes(), self.grant.terms().model().as_bytes()) {
+        if !equal(self.id.as_bytes(), self.grant.terms().model.as_bytes()) {
             return Err(other_model(&self.header, &self.signature, &self.publisher));
         }
         self.header.require_line(line)?;

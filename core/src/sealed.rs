@@ -15,6 +15,8 @@
 //!
 //! All integers are little-endian.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
 use crate::keys::{MANIFEST, NONCE_LEN, TAG_LEN};
 use crate::manifest::{MANIFEST_MAX, Manifest, Subject, subject_bytes};
@@ -44,7 +46,8 @@ const _: () = assert!(4 + NONCE_LEN + 32 + TAG_LEN == SLOT_LEN && SLOT as usize 
 
 /// BLAKE3 of the signed bytes: the name by which grants and logs know a sealed model. Holding one proves
 /// nothing about the model; it was computed from whatever manifest was in hand.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ModelId([u8; 32]);
 
@@ -52,10 +55,6 @@ impl ModelId {
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
-    }
-
-    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
     }
 }
 

@@ -187,7 +187,7 @@ fn grant_object(grant: &Grant<'_>) -> Value {
     json!({
         "type": "grant",
         "verified": false,
-        "model": terms.model().to_string(),
+        "model": terms.model.to_string(),
         "suite": suite_name(terms.suite),
         "device": terms.device.as_str(),
         "floor": terms.floor,
@@ -205,7 +205,7 @@ fn grant_text(grant: &Grant<'_>) -> String {
         None => "always".into(),
     };
     table(&[
-        ("grant for", terms.model().to_string()),
+        ("grant for", terms.model.to_string()),
         ("device", terms.device.as_str().to_owned()),
         ("floor", terms.floor.to_string()),
         ("valid", validity),
