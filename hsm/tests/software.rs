@@ -1,0 +1,178 @@
+//! The software vault: what it makes, what it refuses.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::path::Path;
+
+use aes::Aes256;
+use cmac::{Cmac, KeyInit, Mac};
+use modelseal_core::grant::DeviceId;
+use modelseal_core::sign::PublisherKey;
+use modelseal_hsm::{Algorithm, Error, Location, Passphrase, Role, Vault, create, open};
+use zeroize::Zeroizing;
+
+fn passphrase(text: &str) -> Passphrase {
+    Passphrase::new(Zeroizing::new(text.into()))
+}
+
+fn location(dir: &tempfile::TempDir) -> Location {
+    Location::File(dir.path().join("vault.json"))
+}
+
+fn path(location: &Location) -> &Path {
+    match location {
+        Location::File(path) => path,
+        Location::Pkcs11(_) => unreachable!("these tests use files"),
+    }
+}
+
+fn make(location: &Location) -> Box<dyn Vault> {
+    create(location, None, &|| Ok(passphrase("right"))).unwrap()
+}
+
+#[test]
+fn a_vault_opens_again_with_the_same_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    let made = make(&location);
+    let opened = open(&location, &|| Ok(passphrase("right\n"))).unwrap();
+    assert_eq!(made.keys().unwrap(), opened.keys().unwrap());
+    assert_eq!(made.publisher().unwrap(), opened.publisher().unwrap());
+    assert_eq!(opened.newest(Role::Fleet).unwrap(), 1);
+    assert!(opened.check().unwrap().iter().all(|finding| finding.ok));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_file_is_the_owners_alone_and_is_never_replaced() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    make(&location);
+    let before = std::fs::read(path(&location)).unwrap();
+    assert_eq!(std::fs::metadata(path(&location)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(create(&location, None, &|| Ok(passphrase("x"))).err(), Some(Error::Exists(_))));
+    assert_eq!(std::fs::read(path(&location)).unwrap(), before);
+}
+
+#[test]
+fn a_wrong_or_missing_passphrase_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    assert!(matches!(create(&location, None, &|| Ok(passphrase(""))).err(), Some(Error::NoPassphrase)));
+    make(&location);
+    let wrong = open(&location, &|| Ok(passphrase("wrong"))).err();
+    assert!(matches!(wrong, Some(Error::WrongPassphrase(_))), "{wrong:?}");
+    assert!(matches!(open(&location, &|| Err(Error::NoPassphrase)).err(), Some(Error::NoPassphrase)));
+}
+
+#[test]
+fn nobody_is_asked_for_the_passphrase_of_a_missing_vault() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = open(&location(&dir), &|| unreachable!("asked")).err();
+    assert!(matches!(missing, Some(Error::Missing(_))));
+}
+
+#[test]
+fn a_changed_file_is_refused_before_it_costs_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    make(&location);
+    let good: serde_json::Value = serde_json::from_slice(&std::fs::read(path(&location)).unwrap()).unwrap();
+    let open_with = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut edited = good.clone();
+        edit(&mut edited);
+        std::fs::write(path(&location), edited.to_string()).unwrap();
+        open(&location, &|| Ok(passphrase("right"))).err()
+    };
+    for (field, value) in [("memory_kib", 65537), ("passes", 17), ("lanes", 9)] {
+        let refused = open_with(&|file| file["kdf"][field] = value.into());
+        assert!(matches!(refused, Some(Error::Corrupt(_))), "{field}: {refused:?}");
+    }
+    assert!(matches!(open_with(&|file| file["format"] = "other".into()), Some(Error::Corrupt(_))));
+    assert!(matches!(open_with(&|file| file["keys"] = "00".into()), Some(Error::Corrupt(_))));
+    let flipped = open_with(&|file| {
+        let keys = file["keys"].as_str().unwrap();
+        let first = if keys.starts_with('0') { "1" } else { "0" };
+        file["keys"] = format!("{first}{}", &keys[1..]).into();
+    });
+    assert!(matches!(flipped, Some(Error::WrongPassphrase(_))), "{flipped:?}");
+}
+
+#[test]
+fn device_keys_are_those_of_sp_800_108() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    let vault = make(&location);
+    let key = |id| *vault.device_key(DeviceId::new(id).unwrap(), 1).unwrap().expose_to_factory();
+    assert_eq!(key("kitchen-7"), key("kitchen-7"));
+    assert_ne!(key("kitchen-7"), key("kitchen-8"));
+    assert!(matches!(
+        vault.device_key(DeviceId::new("x").unwrap(), 2).err(),
+        Some(Error::NoVersion(Role::Fleet, 2))
+    ));
+
+    // The same from the fleet key itself, which the file gives up to whoever has the passphrase.
+    let fleet = fleet_key(path(&location), "right");
+    let half = |counter: u8| {
+        let mut mac = <Cmac<Aes256> as KeyInit>::new(&fleet.into());
+        mac.update(&[&[0, 0, 0, counter][..], b"modelseal/v1/device\0kitchen-7", &[0, 0, 1, 0]].concat());
+        mac.finalize().into_bytes()
+    };
+    assert_eq!(key("kitchen-7")[..], [half(1), half(2)].concat());
+}
+
+/// Decrypts a vault file by hand: Argon2id, AES-256-GCM, then the second key of the list.
+fn fleet_key(path: &Path, passphrase: &str) -> [u8; 32] {
+    use aes_gcm::Aes256Gcm;
+    use aes_gcm::aead::AeadInOut;
+    let file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let bytes = |value: &serde_json::Value| hex::decode(value.as_str().unwrap()).unwrap();
+    let params = argon2::Params::new(32 * 1024, 3, 1, Some(32)).unwrap();
+    let mut key = [0; 32];
+    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+        .hash_password_into(passphrase.as_bytes(), &bytes(&file["kdf"]["salt"]), &mut key)
+        .unwrap();
+    let mut keys = bytes(&file["keys"]);
+    let tag: [u8; 16] = keys.split_off(keys.len() - 16).try_into().unwrap();
+    let nonce: [u8; 12] = bytes(&file["nonce"]).try_into().unwrap();
+    let cipher = <Aes256Gcm as aes_gcm::KeyInit>::new(&key.into());
+    let opened = cipher.decrypt_inout_detached(
+        &nonce.into(),
+        b"modelseal vault 1",
+        keys.as_mut_slice().into(),
+        &tag.into(),
+    );
+    opened.unwrap();
+    // A count, then keys of role, version, algorithm and 32 bytes.
+    assert_eq!((keys[0], keys.len()), (3, 1 + 3 * 35));
+    assert_eq!(keys[36..39], [2, 1, 1]);
+    keys[39..71].try_into().unwrap()
+}
+
+#[test]
+fn a_publisher_may_sign_with_p256() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    let vault = create(&location, Some(Algorithm::EcdsaP256), &|| Ok(passphrase("right"))).unwrap();
+    assert!(matches!(vault.publisher_key(1).unwrap(), PublisherKey::EcdsaP256 { .. }));
+    assert_eq!(vault.keys().unwrap().last().unwrap().algorithm, Algorithm::EcdsaP256);
+}
+
+#[test]
+fn locations_are_parsed_strictly() {
+    let parse = |text: &str| text.parse::<Location>();
+    assert_eq!(parse("file:a b.json").unwrap(), Location::File("a b.json".into()));
+    let Location::Pkcs11(uri) =
+        parse("pkcs11:token=my%20models;serial=0a?module-path=/a%2fb.so&pin-source=file:/pin").unwrap()
+    else {
+        unreachable!("it is a token's")
+    };
+    assert_eq!((uri.token.as_deref(), uri.serial.as_deref()), (Some("my models"), Some("0a")));
+    assert_eq!(uri.module.as_deref(), Some(Path::new("/a/b.so")));
+    assert_eq!(uri.pin_source.as_deref(), Some(Path::new("/pin")));
+    for wrong in
+        ["", "file:", "vault.json", "pkcs11:", "pkcs11:object=x", "pkcs11:token=a?pin-value=1", "pkcs11:token=a b"]
+    {
+        assert!(matches!(parse(wrong), Err(Error::Location(_))), "{wrong}");
+    }
+}
