@@ -47,8 +47,7 @@ fn the_sealed_model_is_in_the_text() {
     let sealed = first();
     let okm = payload_okm(&sealed);
     let (key, nonce, commitment) = (&okm[..32], &okm[32..44], &okm[44..]);
-    let mut block = Block::new("model", &pattern(2060));
-    block.add("content key", &sealed.content);
+    let mut block = Block::new("content key", &sealed.content);
     block.add("subject", &sealed.subject);
     block.add("SHA-256(subject)", &Sha256::digest(&sealed.subject));
     block.add("payload key", key).add("base nonce", nonce).add("commitment", commitment);

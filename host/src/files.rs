@@ -46,6 +46,7 @@ impl Output {
             ));
         }
         let dir = parent(&path);
+        std::fs::metadata(dir).map_err(|error| Error::io(dir, &error))?;
         if let Some(file) = unnamed(dir, access) {
             return Ok(Self { file, path, existing, unnamed: true, temporary: None });
         }

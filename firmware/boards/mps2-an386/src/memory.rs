@@ -1,0 +1,53 @@
+//! The memory that others fill before the board starts, and the stack after it is done.
+
+use core::arch::asm;
+use core::slice;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+const PROVISIONED: (usize, usize) = (0x203f_0000, 64 << 10);
+const PSRAM: (usize, usize) = (0x2100_0000, 16 << 20);
+
+/// What lies outside the image's own memory.
+pub(crate) struct Memory {
+    /// The factory's record, then the delivery.
+    pub(crate) provisioned: &'static mut [u8],
+    /// The sealed model, from the first byte.
+    pub(crate) psram: &'static mut [u8],
+}
+
+impl Memory {
+    /// The first time only.
+    pub(crate) fn take() -> Option<Self> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let [provisioned, psram] = [PROVISIONED, PSRAM].map(|(start, len)| {
+            // SAFETY: both ranges are RAM of this board, disjoint, and neither in `FLASH` nor in `RAM` of
+            // memory.x, so the linker has put no object there. Any byte is a valid u8. `TAKEN` makes these
+            // the only references to them, ever, and no DMA is running.
+            unsafe { slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(start), len) }
+        });
+        Some(Self { provisioned, psram })
+    }
+}
+
+/// Wipes what functions that have returned left below the stack pointer: moved secrets leave copies there.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    let end_of_statics = cortex_m_rt::heap_start();
+    // SAFETY: the loop writes from the end of the statics up to the stack pointer. There is no heap, so all of
+    // that is the unused part of the stack, in which no live object lies. Interrupts, which would push there,
+    // are never enabled. The loop itself touches neither the stack nor any other memory.
+    unsafe {
+        asm!(
+            "2: cmp {at}, sp",
+            "itt lo",
+            "strlo {zero}, [{at}], #4",
+            "blo 2b",
+            at = inout(reg) end_of_statics => _,
+            zero = in(reg) 0,
+            options(nostack),
+        );
+    }
+}

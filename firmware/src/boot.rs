@@ -1,0 +1,117 @@
+//! Opens a sealed model that already lies in the model's final memory, where it lies: it needs no second
+//! buffer. Also the steps that both paths share.
+
+use embedded_storage::ReadStorage;
+use modelseal_core::Error;
+use modelseal_core::grant::Grant;
+use modelseal_core::open::{Conditions, FloorStore, Opened, Request, Unwrapped};
+use modelseal_core::sealed::{HEADER_MAX, Header, Layout, ModelId};
+
+use crate::device::Device;
+use crate::storage::{Memory, check_padding, read_header, read_signature, read_tag};
+
+/// Opens the sealed model that `region` holds from its first byte to its last. Nobody else writes `region`.
+///
+/// The model takes the payload's place. If anything fails once decryption has begun, the payload is wiped.
+pub fn boot<'m>(
+    device: &mut impl Device,
+    grant: Grant<'_>,
+    region: &'m mut [u8],
+) -> Result<Loaded<'m>, Error> {
+    let mut buffer = [0; HEADER_MAX];
+    let header = read_header(&mut Memory::new(region), &mut buffer)?;
+    let layout = header.layout();
+    if layout.end < region.len() as u64 {
+        return Err(Error::Extended);
+    }
+    let (front, payload) = split(region, &layout).ok_or(Error::Truncated)?;
+    let mut front = Memory::new(front);
+    let unwrapped = unwrap(device, header, grant, &mut front)?;
+    open(unwrapped, &mut front, payload)
+}
+
+/// What precedes the payload, and the payload.
+fn split<'m>(region: &'m mut [u8], layout: &Layout) -> Option<(&'m [u8], &'m mut [u8])> {
+    let (front, payload) = region.split_at_mut_checked(usize::try_from(layout.payload).ok()?)?;
+    (payload.len() as u64 == layout.length).then_some((front, payload))
+}
+
+/// Steps 1 to 6: everything that can be refused before the payload is touched.
+pub(crate) fn unwrap<'a>(
+    device: &mut impl Device,
+    header: Header<'a>,
+    grant: Grant<'_>,
+    storage: &mut impl ReadStorage,
+) -> Result<Unwrapped<'a>, Error> {
+    let layout = header.layout();
+    check_padding(storage, &layout)?;
+    let mut request = Request::new(header, read_signature(storage, &layout)?, grant);
+    // The grant authenticates the manifest already. A device that trusts publisher keys checks the signature,
+    // too, so that removing a key from it also retires what that key had signed.
+    if !device.publisher().keys().is_empty() {
+        request = request.verify_manifest(device.publisher())?;
+    }
+    let named = request.authenticate(device.secret(), device.publisher())?.name(device.line())?;
+    let floor = stored_floor(device)?;
+    let now = device.now();
+    let admitted = named.admit(&Conditions { device: device.id(), now, floor })?;
+    log!(info, "grant admitted, stored floor {=u64}", floor);
+    admitted.unwrap(device.secret())
+}
+
+/// Read twice: after a glitch in one of the readings the other still holds.
+fn stored_floor(device: &mut impl Device) -> Result<u64, Error> {
+    let once = device.floor().floor()?;
+    let twice = device.floor().floor()?;
+    Ok(once.max(twice))
+}
+
+/// Steps 7 and 8.
+pub(crate) fn open<'m>(
+    unwrapped: Unwrapped<'_>,
+    storage: &mut impl ReadStorage,
+    payload: &'m mut [u8],
+) -> Result<Loaded<'m>, Error> {
+    let header = unwrapped.header();
+    let (id, version, layout) = (header.id(), header.manifest().subject.version, header.layout());
+    log!(info, "decrypting {=u64} bytes in {=u64} chunks", layout.length, layout.chunks);
+    let opened = unwrapped.open_in_place(payload, |i| read_tag(storage, &layout, i))?;
+    Ok(Loaded { opened, id, version })
+}
+
+/// A model that this device may run: every byte is authentic, in order and complete.
+pub struct Loaded<'m> {
+    opened: Opened<'m>,
+    id: ModelId,
+    version: u64,
+}
+
+impl<'m> Loaded<'m> {
+    /// The model.
+    pub fn model(&self) -> &[u8] {
+        self.opened.model()
+    }
+
+    /// The name by which grants and logs know it.
+    pub fn id(&self) -> ModelId {
+        self.id
+    }
+
+    /// Its version, from the authentic manifest.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Step 9, when the application has seen the model run: raises the device's floor, so that no version
+    /// below it opens again, and leaves the model.
+    pub fn confirm(self, device: &mut impl Device) -> Result<&'m mut [u8], Error> {
+        let model = self.opened.confirm(device.floor())?;
+        log!(info, "confirmed version {=u64}", self.version);
+        Ok(model)
+    }
+
+    /// Leaves the model without confirming it: the floor stays.
+    pub fn unconfirmed(self) -> &'m mut [u8] {
+        self.opened.unconfirmed()
+    }
+}

@@ -1,0 +1,34 @@
+//! Copies a sealed model's payload from storage into the model's final memory and opens it there.
+
+use embedded_storage::ReadStorage;
+use modelseal_core::Error;
+use modelseal_core::grant::Grant;
+use modelseal_core::sealed::HEADER_MAX;
+
+use crate::boot::{Loaded, open, unwrap};
+use crate::device::Device;
+use crate::storage::{read, read_header};
+
+/// Opens the sealed model at the start of `storage` into the first bytes of `memory`. What follows it in
+/// storage, such as the rest of a partition, isn't read.
+///
+/// Nothing is copied before everything but the payload has been checked, and every byte is read once, so
+/// storage that changes meanwhile gains nothing.
+pub fn load<'m>(
+    device: &mut impl Device,
+    grant: Grant<'_>,
+    storage: &mut impl ReadStorage,
+    memory: &'m mut [u8],
+) -> Result<Loaded<'m>, Error> {
+    let mut buffer = [0; HEADER_MAX];
+    let header = read_header(storage, &mut buffer)?;
+    let layout = header.layout();
+    if layout.end > storage.capacity() as u64 {
+        return Err(Error::Truncated);
+    }
+    let length = usize::try_from(layout.length).map_err(|_| Error::Memory)?;
+    let payload = memory.get_mut(..length).ok_or(Error::Memory)?;
+    let unwrapped = unwrap(device, header, grant, storage)?;
+    read(storage, layout.payload, payload)?;
+    open(unwrapped, storage, payload)
+}

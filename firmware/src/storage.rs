@@ -1,0 +1,105 @@
+//! Reads the parts of a sealed model, each once, from any [`ReadStorage`] or from memory that nobody else
+//! writes.
+
+use embedded_storage::ReadStorage;
+use modelseal_core::Error;
+use modelseal_core::grant::{GRANT_MAX, GRANT_PREFIX_LEN, Grant};
+use modelseal_core::keys::TAG_LEN;
+use modelseal_core::sealed::{ENTRY_LEN, HEADER_MAX, Header, Layout, PREFIX_LEN, Prefix};
+use modelseal_core::sign::{SIGNATURE_LEN, Signature};
+
+/// Memory that nobody else writes while it is borrowed: RAM, or flash in the address space.
+pub struct Memory<'m>(&'m [u8]);
+
+impl<'m> Memory<'m> {
+    /// All of `bytes`.
+    pub fn new(bytes: &'m [u8]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl ReadStorage for Memory<'_> {
+    type Error = Error;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        let start = usize::try_from(offset).map_err(|_| Error::Storage)?;
+        let end = start.checked_add(bytes.len()).ok_or(Error::Storage)?;
+        bytes.copy_from_slice(self.0.get(start..end).ok_or(Error::Storage)?);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Reads a grant that begins at `offset` into memory that only the reader writes.
+pub fn read_grant<'b>(
+    storage: &mut impl ReadStorage,
+    offset: u64,
+    buffer: &'b mut [u8; GRANT_MAX],
+) -> Result<Grant<'b>, Error> {
+    let (prefix, rest) = buffer.split_first_chunk_mut::<GRANT_PREFIX_LEN>().ok_or(Error::Memory)?;
+    read(storage, offset, prefix)?;
+    let body = Grant::body_len(prefix)?;
+    let at = offset.checked_add(GRANT_PREFIX_LEN as u64).ok_or(Error::Truncated)?;
+    read(storage, at, rest.get_mut(..body).ok_or(Error::GrantLength)?)?;
+    Grant::parse(buffer.get(..GRANT_PREFIX_LEN + body).ok_or(Error::GrantLength)?)
+}
+
+/// Reads bytes 0 .. 16+M into memory that only the reader writes.
+pub(crate) fn read_header<'b>(
+    storage: &mut impl ReadStorage,
+    buffer: &'b mut [u8; HEADER_MAX],
+) -> Result<Header<'b>, Error> {
+    let (prefix, manifest) = buffer.split_first_chunk_mut::<PREFIX_LEN>().ok_or(Error::Memory)?;
+    read(storage, 0, prefix)?;
+    let len = Prefix::parse(prefix)?.header_len();
+    read(storage, PREFIX_LEN as u64, manifest.get_mut(..len - PREFIX_LEN).ok_or(Error::ManifestLength)?)?;
+    Header::parse(buffer.get(..len).ok_or(Error::ManifestLength)?)
+}
+
+/// The signature, which is all that a device needs of the envelope.
+pub(crate) fn read_signature(storage: &mut impl ReadStorage, layout: &Layout) -> Result<Signature, Error> {
+    let mut bytes = [0; SIGNATURE_LEN];
+    read(storage, layout.envelope, &mut bytes)?;
+    Ok(Signature::from_bytes(&bytes))
+}
+
+/// The tag of chunk `i`. A device needs no chaining values.
+pub(crate) fn read_tag(
+    storage: &mut impl ReadStorage,
+    layout: &Layout,
+    i: u64,
+) -> Result<[u8; TAG_LEN], Error> {
+    let entry = i.checked_mul(ENTRY_LEN as u64).and_then(|n| n.checked_add(layout.index));
+    let mut tag = [0; TAG_LEN];
+    read(storage, entry.ok_or(Error::Storage)?, &mut tag)?;
+    Ok(tag)
+}
+
+/// Nothing signs the bytes between index and payload, so nothing may hide there.
+pub(crate) fn check_padding(storage: &mut impl ReadStorage, layout: &Layout) -> Result<(), Error> {
+    let mut at = layout.padding;
+    while at < layout.payload {
+        let mut piece = [0; 64];
+        let len = usize::try_from(layout.payload - at).map_or(piece.len(), |left| left.min(piece.len()));
+        let piece = piece.get_mut(..len).ok_or(Error::Storage)?;
+        read(storage, at, piece)?;
+        if piece.iter().any(|byte| *byte != 0) {
+            return Err(Error::Padding);
+        }
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// Fills `bytes` from `offset`. What lies beyond the capacity was cut off.
+pub(crate) fn read(storage: &mut impl ReadStorage, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
+    let end = offset.checked_add(bytes.len() as u64).ok_or(Error::Truncated)?;
+    if end > storage.capacity() as u64 {
+        return Err(Error::Truncated);
+    }
+    let offset = u32::try_from(offset).map_err(|_| Error::Storage)?;
+    storage.read(offset, bytes).map_err(|_| Error::Storage)
+}

@@ -1,0 +1,177 @@
+//! A fake device, storage in RAM, and a publisher.
+
+use ed25519_dalek::{Signer, SigningKey};
+use embedded_storage::{ReadStorage, Storage};
+use modelseal_core::Error;
+use modelseal_core::chunk::Portable;
+use modelseal_core::grant::{
+    DeviceId, PathSignature, Terms, grants_message, wrap_for_device_key, wrap_for_x25519,
+};
+use modelseal_core::keys::{DeviceKey, Secret, X25519Secret};
+use modelseal_core::manifest::{Subject, Suite};
+use modelseal_core::open::{FloorStore, Unwrapped};
+use modelseal_core::seal::{Sealing, Unsigned};
+use modelseal_core::sealed::{Envelope, Layout, Slot};
+use modelseal_core::sign::{Publisher, PublisherKey, Signature};
+use rand_core::UnwrapErr;
+
+use crate::Device;
+use crate::state::{STATE_LEN, State, first_state};
+use crate::storage::Memory;
+
+pub(super) const LINE: &str = "wake-word";
+pub(super) const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+pub(super) const SECRETS: [fn() -> Secret; 2] = [
+    || Secret::DeviceKey(DeviceKey::from_bytes(&[1; 32])),
+    || Secret::X25519(X25519Secret::from_bytes(&[2; 32])),
+];
+
+pub(super) struct Fake {
+    pub(super) id: &'static str,
+    pub(super) line: &'static str,
+    pub(super) secret: Secret,
+    pub(super) publisher: Publisher,
+    pub(super) floor: State<Ram>,
+    pub(super) now: Option<u64>,
+}
+
+impl Fake {
+    pub(super) fn new(secret: Secret) -> Self {
+        let publisher =
+            Publisher::new(&[PublisherKey::Ed25519(signer().verifying_key().to_bytes())]).unwrap();
+        let floor = State::new(Ram(first_state(5)), 0);
+        Self { id: "doorbell-00042", line: LINE, secret, publisher, floor, now: None }
+    }
+}
+
+impl Device for Fake {
+    fn id(&self) -> DeviceId<'_> {
+        DeviceId::new(self.id).unwrap()
+    }
+
+    fn line(&self) -> &str {
+        self.line
+    }
+
+    fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    fn floor(&mut self) -> &mut impl FloorStore {
+        &mut self.floor
+    }
+
+    fn now(&mut self) -> Option<u64> {
+        self.now
+    }
+}
+
+pub(super) struct Ram(pub(super) [u8; STATE_LEN]);
+
+impl ReadStorage for Ram {
+    type Error = Error;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        Memory::new(&self.0).read(offset, bytes)
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Storage for Ram {
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Error> {
+        let start = offset as usize;
+        self.0[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Storage that somebody changes behind the reader's back: every byte is right the first time only.
+pub(super) struct Once(pub(super) Vec<u8>);
+
+impl ReadStorage for Once {
+    type Error = Error;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        Memory::new(&self.0).read(offset, bytes)?;
+        self.0.iter_mut().skip(offset as usize).take(bytes.len()).for_each(|byte| *byte ^= 0xff);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn signer() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn sign(message: &[u8]) -> Signature {
+    Signature::from_bytes(&signer().sign(message).to_bytes())
+}
+
+/// A sealed model of four chunks, version 7, and how its grants are made.
+pub(super) struct Sealed {
+    pub(super) unsigned: Unsigned,
+    pub(super) layout: Layout,
+    pub(super) model: Vec<u8>,
+    pub(super) file: Vec<u8>,
+}
+
+impl Sealed {
+    pub(super) fn new(suite: Suite) -> Self {
+        let model: Vec<u8> = (0..=250).cycle().take(3500).collect();
+        let subject = Subject {
+            suite,
+            chunk_log2: 10,
+            align_log2: 8,
+            line: LINE,
+            version: 7,
+            kind: "tflite",
+            length: model.len() as u64,
+            created: 1,
+            claims: heapless::Vec::new(),
+        };
+        let mut sealing = Sealing::<Portable>::new(subject, 1, &mut UnwrapErr(getrandom::SysRng)).unwrap();
+        let layout = sealing.layout();
+        let mut payload = model.clone();
+        let entries: Vec<u8> =
+            payload.chunks_mut(1024).flat_map(|chunk| sealing.seal_next(chunk).unwrap().encode()).collect();
+        let unsigned = sealing.finish().unwrap();
+        let signature = sign(&unsigned.header().unwrap().signed_bytes());
+        let slot = Slot { version: 1, nonce: [0; 12], ciphertext: [0; 32], tag: [0; 16] };
+        let envelope = Envelope::new(signature, slot, 1).unwrap().encode();
+        let mut file = [unsigned.header_bytes(), &envelope, &entries].concat();
+        file.resize(usize::try_from(layout.payload).unwrap(), 0);
+        file.extend(payload);
+        Self { unsigned, layout, model, file }
+    }
+
+    /// A grant for the fake device, with floor 6, after `change`.
+    pub(super) fn grant(&self, secret: &Secret, change: impl FnOnce(&mut Terms<'_>)) -> Vec<u8> {
+        let header = self.unsigned.header().unwrap();
+        let signature = sign(&header.signed_bytes());
+        let header = header.verify(&signature, &Fake::new(SECRETS[0]()).publisher).unwrap();
+        let content = Unwrapped::by_vault(header, self.unsigned.content_key().expose_to_vault()).unwrap();
+        let mut terms = Terms::new(&content, DeviceId::new("doorbell-00042").unwrap());
+        terms.floor = 6;
+        change(&mut terms);
+        let rng = &mut UnwrapErr(getrandom::SysRng);
+        match secret {
+            Secret::DeviceKey(key) => wrap_for_device_key(&content, &terms, key, rng).unwrap().to_vec(),
+            Secret::X25519(key) => {
+                let grant = wrap_for_x25519(&content, &terms, &key.public().unwrap(), rng).unwrap();
+                let signature = sign(&grants_message(&grant.leaf()));
+                let path = PathSignature { signature, siblings: heapless::Vec::new(), sides: 0 };
+                grant.sign(&path).unwrap().to_vec()
+            }
+        }
+    }
+}
