@@ -170,9 +170,15 @@ fn locations_are_parsed_strictly() {
     assert_eq!((uri.token.as_deref(), uri.serial.as_deref()), (Some("my models"), Some("0a")));
     assert_eq!(uri.module.as_deref(), Some(Path::new("/a/b.so")));
     assert_eq!(uri.pin_source.as_deref(), Some(Path::new("/pin")));
-    for wrong in
-        ["", "file:", "vault.json", "pkcs11:", "pkcs11:object=x", "pkcs11:token=a?pin-value=1", "pkcs11:token=a b"]
-    {
+    for wrong in [
+        "",
+        "file:",
+        "vault.json",
+        "pkcs11:",
+        "pkcs11:object=x",
+        "pkcs11:token=a?pin-value=1",
+        "pkcs11:token=a b",
+    ] {
         assert!(matches!(parse(wrong), Err(Error::Location(_))), "{wrong}");
     }
 }

@@ -234,11 +234,12 @@ impl Workspace {
         Refusal::parse(code, &run.stderr)
     }
 
-    /// Every file below the folder, but for locks.
+    /// Every file below the folder, but for locks and what tokens keep of their own.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         collect(self.dir(), &mut files);
-        files.retain(|path, _| path.extension().is_none_or(|ending| ending != "lock"));
+        let lock = |path: &Path| path.extension().is_some_and(|ending| ending == "lock");
+        files.retain(|path, _| !lock(path) && !path.starts_with(self.path("tokens")));
         files
     }
 
