@@ -22,6 +22,7 @@ pub(crate) const MANIFEST: &[u8] = b"modelseal/v1/manifest\0";
 /// What the publisher signs under: this, then the root of a tree of grants.
 pub(crate) const GRANTS: &[u8] = b"modelseal/v1/grants\0";
 /// HPKE's `info` is this, then the model id.
+#[cfg(feature = "x25519")]
 pub(crate) const HPKE_GRANT: &[u8] = b"modelseal/v1/hpke-grant\0";
 const PAYLOAD: &[u8] = b"modelseal/v1/payload\0";
 const DEVICE_GRANT: &[u8] = b"modelseal/v1/device-grant\0";

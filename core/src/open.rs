@@ -317,10 +317,16 @@ impl<'m> Opened<'m> {
         self.model
     }
 
-    /// Step 9, when the application has seen the model run: raises the stored floor and leaves the model.
+    /// Step 9, when the application has seen the model run: raises the stored floor and leaves the model. If
+    /// the floor can't be stored, the model is wiped.
     pub fn confirm(self, store: &mut impl FloorStore) -> Result<&'m mut [u8], Error> {
-        self.confirmation.confirm(store)?;
-        Ok(self.model)
+        match self.confirmation.confirm(store) {
+            Ok(()) => Ok(self.model),
+            Err(error) => {
+                self.model.zeroize();
+                Err(error)
+            }
+        }
     }
 
     /// Leaves the model without confirming it: the stored floor stays, so an older version may open again.
