@@ -159,7 +159,7 @@ impl X25519Secret {
 
     /// The public half.
     pub fn public(&self) -> Result<[u8; 32], Error> {
-        crate::grant::hpke_x25519::public(self)
+        crate::x25519::public(self)
     }
 }
 

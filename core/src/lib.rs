@@ -24,7 +24,9 @@
 //! - [`sign`]: publisher signatures
 //! - [`grant`]: terms, and wrapping for a device
 //! - [`seal`]: model -> sealed model
+//! - `x25519`: HPKE, for grants to devices that have a private key
 //! - [`open`]: sealed model + grant -> model, the order of checks
+//! - [`lazy`]: the same, chunk by chunk in any order
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -33,11 +35,14 @@ pub mod chunk;
 pub mod error;
 pub mod grant;
 pub mod keys;
+pub mod lazy;
 pub mod manifest;
 pub mod open;
 pub mod seal;
 pub mod sealed;
 pub mod sign;
 mod tree;
+#[cfg(feature = "x25519")]
+mod x25519;
 
 pub use error::{Class, Error};

@@ -28,9 +28,8 @@ use crate::chunk::{ChunkCipher, Portable};
 use crate::error::Error;
 use crate::grant::{DeviceId, Grant, Validity, Wrapping};
 use crate::keys::{ContentKey, DeviceKey, KEY_LEN, PayloadKeys, Secret, TAG_LEN};
-use crate::sealed::{Entry, Header, Layout, ModelId};
+use crate::sealed::{Header, ModelId};
 use crate::sign::{Publisher, Signature, Verified};
-use crate::tree::{Tree, chaining_value};
 
 /// Step 1 is done: a sealed model and a grant of the right shape.
 pub struct Request<'a, 'g> {
@@ -216,10 +215,10 @@ impl<'a> Admitted<'a, '_> {
 /// Step 6 is done: the content key that the genuine manifest commits to. It is what grants are made from,
 /// and what opens the payload. Nothing is known of the payload yet.
 pub struct Unwrapped<'a> {
-    header: Header<'a>,
+    pub(crate) header: Header<'a>,
     content: ContentKey,
-    keys: PayloadKeys,
-    confirmation: Confirmation,
+    pub(crate) keys: PayloadKeys,
+    pub(crate) confirmation: Confirmation,
 }
 
 impl<'a> Unwrapped<'a> {
@@ -293,16 +292,6 @@ impl<'a> Unwrapped<'a> {
         // A device that holds the content key can make any tag. It can't make another root.
         if equal(hasher.finalize().as_bytes(), &manifest.root) { Ok(()) } else { Err(Error::Root) }
     }
-
-    /// A model whose chunks are checked as they are read, on the strength of a checked index.
-    pub fn into_lazy<C: ChunkCipher>(self, index: CheckedIndex) -> Result<Lazy<C>, Error> {
-        let manifest = self.header.manifest();
-        if !equal(&index.root, &manifest.root) || index.layout != self.header.layout() {
-            return Err(Error::Index);
-        }
-        let cipher = C::new(manifest.subject.suite, &self.keys.key)?;
-        Ok(Lazy { cipher, keys: self.keys, index, confirmation: self.confirmation })
-    }
 }
 
 /// Step 8 is done: every byte is authentic, in order and complete.
@@ -357,86 +346,8 @@ pub trait FloorStore {
     fn raise(&mut self, floor: u64) -> Result<(), Error>;
 }
 
-/// Checks an index against the root.
-pub struct IndexCheck {
-    tree: Tree,
-    layout: Layout,
-    root: [u8; 32],
-}
-
-impl IndexCheck {
-    /// For the index of this header.
-    pub fn new(header: &Header<'_>) -> Self {
-        Self { tree: Tree::new(), layout: header.layout(), root: header.manifest().root }
-    }
-
-    /// Takes the next entry.
-    pub fn push(&mut self, entry: &Entry) -> Result<(), Error> {
-        self.tree.push(entry.chaining_value)
-    }
-
-    /// After the last entry.
-    pub fn finish(self) -> Result<CheckedIndex, Error> {
-        if self.tree.count() != self.layout.chunks || !equal(&self.tree.root()?, &self.root) {
-            return Err(Error::Index);
-        }
-        Ok(CheckedIndex { layout: self.layout, root: self.root })
-    }
-}
-
-/// Proves that the chaining values pushed into an [`IndexCheck`] hash to the root of a manifest, whose
-/// genuineness is another matter. The tags are checked when the chunks are opened.
-pub struct CheckedIndex {
-    layout: Layout,
-    root: [u8; 32],
-}
-
-impl CheckedIndex {
-    /// Checks the ciphertext of chunk `i`, which anybody can, without a key. `entry` is the one that went
-    /// into the [`IndexCheck`]: the caller has kept the index, or a hash of it, since.
-    pub fn check_chunk(&self, i: u64, entry: &Entry, ciphertext: &[u8]) -> Result<(), Error> {
-        if ciphertext.is_empty() || ciphertext.len() != self.layout.chunk_len(i) {
-            return Err(Error::Memory);
-        }
-        let offset = i * u64::from(self.layout.chunk_size);
-        let value = chaining_value(ciphertext, offset, self.layout.chunks == 1);
-        if equal(&value, &entry.chaining_value) { Ok(()) } else { Err(Error::Chunk) }
-    }
-}
-
-/// A model whose chunks are checked as they are read: only the bytes already handed out were authentic.
-pub struct Lazy<C = Portable> {
-    cipher: C,
-    keys: PayloadKeys,
-    index: CheckedIndex,
-    confirmation: Confirmation,
-}
-
-impl<C: ChunkCipher> Lazy<C> {
-    /// Sizes and offsets.
-    pub fn layout(&self) -> Layout {
-        self.index.layout
-    }
-
-    /// Decrypts chunk `i` in place, with `entry` as for [`CheckedIndex::check_chunk`]. On failure `chunk` is
-    /// wiped.
-    pub fn open_chunk(&self, i: u64, entry: &Entry, chunk: &mut [u8]) -> Result<(), Error> {
-        let checked = self.index.check_chunk(i, entry, chunk);
-        let opened = checked.and_then(|()| self.cipher.open(&self.keys.nonce(i), &[], chunk, &entry.tag));
-        if opened.is_err() {
-            chunk.zeroize();
-        }
-        opened
-    }
-
-    /// After the last chunk that was wanted: what step 9 needs.
-    pub fn finish(self) -> Confirmation {
-        self.confirmation
-    }
-}
-
 /// Compared twice: the second time without a branch, on values that the compiler can't know to be the same.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     a == b && bool::from(black_box(a).ct_eq(black_box(b)))
 }
 

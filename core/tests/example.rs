@@ -29,8 +29,9 @@ use modelseal_core::grant::{
     DeviceId, Grant, PathSignature, Terms, UnsignedGrant, Validity, wrap_for_device_key, wrap_for_x25519,
 };
 use modelseal_core::keys::{DeviceKey, Secret, X25519Secret};
+use modelseal_core::lazy::IndexCheck;
 use modelseal_core::manifest::{Claim, Claims, Subject, Suite};
-use modelseal_core::open::{Conditions, IndexCheck, Request, Unwrapped};
+use modelseal_core::open::{Conditions, Request, Unwrapped};
 use modelseal_core::seal::{Sealing, Unsigned};
 use modelseal_core::sealed::{Entry, Envelope, Header, Prefix, Slot};
 use modelseal_core::sign::{Publisher, PublisherKey, Signature};

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use modelseal_core::Error as Refusal;
 use modelseal_core::grant::Grant;
-use modelseal_core::open::{CheckedIndex, Conditions, Confirmation, IndexCheck, Lazy, Request, Unwrapped};
+use modelseal_core::lazy::{CheckedIndex, IndexCheck, Lazy};
+use modelseal_core::open::{Conditions, Confirmation, Request, Unwrapped};
 use modelseal_core::sealed::{
     ENTRY_LEN, ENVELOPE_MAX, Entry, Envelope, HEADER_MAX, Header, Layout, PREFIX_LEN, Prefix,
 };

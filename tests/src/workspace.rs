@@ -170,7 +170,7 @@ impl Workspace {
     }
 
     /// Runs a command with `input` at its standard input, and keeps what it said for
-    /// [`everything_said`](Self::everything_said), unless that was a model.
+    /// [`everything`](Self::everything), unless that was a model.
     pub fn run(&self, mut command: Command, input: &[u8]) -> Run {
         let mut child = command
             .stdin(Stdio::piped())

@@ -184,8 +184,7 @@ impl Bench {
         let left = std::fs::read_dir(dir).unwrap().count();
         match opened {
             Ok(()) => {
-                let model =
-                    if let By::Publisher = by { truth.to_vec() } else { std::fs::read(&out).unwrap() };
+                let model = if let By::Publisher = by { truth.to_vec() } else { std::fs::read(&out).unwrap() };
                 let _ = std::fs::remove_file(out);
                 Ok(model)
             }
@@ -345,8 +344,7 @@ fn every_bit_of_a_model_by_publisher() {
     // can: the values, which say all of the ciphertext.
     for bit in 0..model.sealed.len() * 8 {
         let byte = bit / 8;
-        let tag =
-            (model.parts.index..model.parts.padding).contains(&byte) && (byte - model.parts.index) % 48 < 16;
+        let tag = (model.parts.index..model.parts.padding).contains(&byte) && (byte - model.parts.index) % 48 < 16;
         let expected = if tag { None } else { after_a_flip(byte, model.parts, By::Publisher) };
         let refused = bench.open(&flip(&model.sealed, bit), By::Publisher, &model.plain).err();
         assert_eq!(refused.as_ref().map(|refused| refused.code), expected, "bit {bit}: {refused:?}");
@@ -374,13 +372,7 @@ fn every_truncation_and_extension_of_a_model() {
         let shared = bench.grant(&model, "kitchen-7", Wrap::DeviceKey, NO_LIMITS);
         for by in [By::Vault, By::Publisher, By::Grant(&hpke), By::Grant(&shared)] {
             for length in 0..model.sealed.len() {
-                bench.refuses(
-                    &model.sealed[..length],
-                    by,
-                    &model.plain,
-                    (3, "Truncated"),
-                    &length.to_string(),
-                );
+                bench.refuses(&model.sealed[..length], by, &model.plain, (3, "Truncated"), &length.to_string());
             }
             for extended in extensions(&model.sealed) {
                 bench.refuses(&extended, by, &model.plain, (3, "Extended"), &extended.len().to_string());
@@ -656,8 +648,7 @@ fn in_place(bench: &Bench, model: &Model, payload: &[u8], index: &[u8], opened: 
 fn every_bit_of_payload_and_tags_opened_in_place() {
     let bench = Bench::new();
     let model = bench.seal_as(Suite::ChaCha20Poly1305, LINE, 1, 1100);
-    let (index, payload) =
-        (&model.sealed[model.parts.index..model.parts.padding], &model.sealed[model.parts.payload..]);
+    let (index, payload) = (&model.sealed[model.parts.index..model.parts.padding], &model.sealed[model.parts.payload..]);
     in_place(&bench, &model, payload, index, &model.plain);
     let sealed = SealedFile::open(&bench.path("in place")).unwrap();
     for bit in 0..(index.len() + payload.len()) * 8 {
@@ -715,20 +706,12 @@ fn a_grant_of_another_device_model_line_or_vault() {
             let shared = wrap == Wrap::DeviceKey;
 
             // That a device key doesn't fit says no more than that: another device, or a change.
-            with(
-                give(&model, "porch-2").grant,
-                if shared { (3, "GrantKey") } else { (4, "OtherDevice") },
-                "device",
-            );
+            with(give(&model, "porch-2").grant, if shared { (3, "GrantKey") } else { (4, "OtherDevice") }, "device");
             with(give(&bench.seal_as(suite, LINE, 1, 2100), "kitchen-7").grant, (4, "OtherModel"), "older");
             with(give(&bench.seal_as(suite, LINE, 3, 2100), "kitchen-7").grant, (4, "OtherModel"), "newer");
             with(give(&bench.seal_as(suite, "other", 2, 2100), "kitchen-7").grant, (4, "OtherModel"), "line");
             let again = if shared { SUITES[1] } else { SUITES[0] };
-            with(
-                give(&bench.seal_as(again, LINE, 2, 2100), "kitchen-7").grant,
-                (4, "OtherModel"),
-                "sealed again",
-            );
+            with(give(&bench.seal_as(again, LINE, 2, 2100), "kitchen-7").grant, (4, "OtherModel"), "sealed again");
             let theirs = stranger.grant(&stranger.seal(suite), "kitchen-7", wrap, NO_LIMITS).grant;
             with(theirs, (3, if shared { "GrantKey" } else { "GrantSignature" }), "another vault's");
             let other = if shared { Wrap::Hpke } else { Wrap::DeviceKey };
@@ -780,9 +763,7 @@ fn a_grant_out_of_its_time_or_below_the_floor() {
             for (now, refusal) in times {
                 held.now = now;
                 match refusal {
-                    Some(name) => {
-                        bench.refuses(&model.sealed, By::Grant(&held), &model.plain, (4, name), name)
-                    }
+                    Some(name) => bench.refuses(&model.sealed, By::Grant(&held), &model.plain, (4, name), name),
                     None => bench.opens(&model.sealed, By::Grant(&held), &model.plain, "in time"),
                 }
             }
@@ -827,12 +808,7 @@ fn a_device_grant_forged_with_the_device_key() {
             ("floor", terms(suite, "kitchen-7", 3, None), id, Some((4, "FloorAboveVersion"))),
             ("validity", terms(suite, "kitchen-7", 2, Some((5, 5))), id, Some((3, "Validity"))),
             ("overlong", overlong, id, Some((3, "GrantEncoding"))),
-            (
-                "id in the terms",
-                forge::terms(suite, &lying, "kitchen-7", 2, None),
-                id,
-                Some((4, "OtherModel")),
-            ),
+            ("id in the terms", forge::terms(suite, &lying, "kitchen-7", 2, None), id, Some((4, "OtherModel"))),
             ("id in the key", genuine, lying, Some((3, "GrantKey"))),
         ];
         for (what, terms, id, refusal) in cases {
@@ -842,15 +818,8 @@ fn a_device_grant_forged_with_the_device_key() {
                 None => bench.opens(&model.sealed, By::Grant(&held), &model.plain, what),
             }
         }
-        held.grant =
-            forge::device_grant(&device, &id, &forge::terms(suite, &id, "kitchen-7", 2, None), &[9; 32]);
-        bench.refuses(
-            &model.sealed,
-            By::Grant(&held),
-            &model.plain,
-            (3, "Commitment"),
-            "another content key",
-        );
+        held.grant = forge::device_grant(&device, &id, &forge::terms(suite, &id, "kitchen-7", 2, None), &[9; 32]);
+        bench.refuses(&model.sealed, By::Grant(&held), &model.plain, (3, "Commitment"), "another content key");
     }
 }
 

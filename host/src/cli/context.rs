@@ -138,6 +138,12 @@ pub(super) fn now() -> Option<u64> {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
+/// Seconds since 1970 as RFC 3339.
+pub(super) fn time(seconds: u64) -> String {
+    let parsed = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    parsed.map_or_else(|| format!("{seconds} seconds after 1970"), |time| time.to_string())
+}
+
 fn data_dir() -> Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));

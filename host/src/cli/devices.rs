@@ -10,7 +10,7 @@ use rand_core::UnwrapErr;
 use serde_json::{Value, json};
 
 use super::args::{DeviceCommand, EnrollArgs};
-use super::context::{Context, now};
+use super::context::{Context, now, time};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::identity::{Enrolment, Identity};
@@ -168,7 +168,7 @@ fn show(id: &str, context: &Context<'_>) -> Result<()> {
     let device = registry.device(id)?;
     let mut text =
         format!("device    {id}\nlines     {}\nkey       {}", device.lines.join(", "), kind(device));
-    text.push_str(&format!("\nenrolled  {}", super::models::time(device.enrolled)));
+    text.push_str(&format!("\nenrolled  {}", time(device.enrolled)));
     if let DeviceKeyKind::X25519(pem) = &device.key {
         text.push_str(&format!("\n{}", pem.trim_end()));
     }

@@ -1,10 +1,11 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
-//! stand in `models`, `devices`, `keys` and `demo`.
+//! stand in `models`, `inspect`, `devices`, `keys` and `demo`.
 
 mod args;
 mod context;
 mod demo;
 mod devices;
+mod inspect;
 mod keys;
 mod models;
 
@@ -65,7 +66,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
     match command {
         Command::Init(args) => keys::init(&args, context),
         Command::Seal(args) => models::seal(&args, context),
-        Command::Inspect(args) => models::inspect(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
         Command::Verify(args) => models::verify(&args, context),
         Command::Open(args) => models::open(&args, context),
         Command::Grant(args) => models::grant(&args, context),

@@ -1,0 +1,133 @@
+//! `inspect`: what a sealed model or a grant says of itself.
+
+use modelseal_core::grant::{GRANT_MAGIC, GRANT_MAX, Grant, Wrapping};
+use modelseal_core::manifest::Suite;
+use serde_json::{Value, json};
+
+use super::args::InspectArgs;
+use super::context::{Context, time};
+use crate::error::{Code, Error, Result};
+use crate::files;
+use crate::open::SealedFile;
+
+pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
+    let piped = args.file.as_os_str() == "-";
+    let read = if piped { Ok(Vec::new()) } else { files::read(&args.file, GRANT_MAX as u64) };
+    let (object, text) = match read {
+        Ok(bytes) if bytes.starts_with(&GRANT_MAGIC) => {
+            let grant = Grant::parse(&bytes).map_err(|error| Error::from(error).about(&args.file))?;
+            (grant_object(&grant), grant_text(&grant))
+        }
+        Err(error) if error.code() == Code::Io => return Err(error),
+        _ => {
+            let sealed = SealedFile::open(&args.file)?;
+            (sealed_object(&sealed)?, sealed_text(&sealed)?)
+        }
+    };
+    context.answer(&object, &text)
+}
+
+fn suite_name(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Aes256Gcm => "aes-256-gcm",
+        Suite::ChaCha20Poly1305 => "chacha20-poly1305",
+    }
+}
+
+fn sealed_object(sealed: &SealedFile) -> Result<Value> {
+    let header = sealed.header()?;
+    let (manifest, layout) = (header.manifest(), header.layout());
+    let subject = &manifest.subject;
+    let claims: serde_json::Map<_, _> =
+        subject.claims.iter().map(|claim| (claim.key.to_owned(), claim.value.into())).collect();
+    let slots: Vec<_> = sealed.envelope().slots().map(|slot| slot.version).collect();
+    Ok(json!({
+        "type": "sealed model",
+        "verified": false,
+        "id": header.id().to_string(),
+        "suite": suite_name(subject.suite),
+        "line": subject.line,
+        "version": subject.version,
+        "kind": subject.kind,
+        "length": subject.length,
+        "created": subject.created,
+        "claims": claims,
+        "commitment": hex::encode(manifest.commitment),
+        "root": hex::encode(manifest.root),
+        "chunk_size": layout.chunk_size,
+        "chunks": layout.chunks,
+        "payload_offset": layout.payload,
+        "file_length": layout.end,
+        "master_key_versions": slots,
+    }))
+}
+
+fn sealed_text(sealed: &SealedFile) -> Result<String> {
+    let header = sealed.header()?;
+    let (manifest, layout) = (header.manifest(), header.layout());
+    let subject = &manifest.subject;
+    let slots: Vec<_> = sealed.envelope().slots().map(|slot| slot.version.to_string()).collect();
+    let mut rows = vec![
+        ("sealed model", header.id().to_string()),
+        ("line", subject.line.to_owned()),
+        ("version", subject.version.to_string()),
+        ("kind", subject.kind.to_owned()),
+        ("length", format!("{} bytes", subject.length)),
+        ("created", time(subject.created)),
+        ("suite", suite_name(subject.suite).to_owned()),
+        (
+            "chunks",
+            format!("{} of {} bytes, payload at {}", layout.chunks, layout.chunk_size, layout.payload),
+        ),
+        ("root", hex::encode(manifest.root)),
+        ("master keys", slots.join(", ")),
+    ];
+    rows.extend(subject.claims.iter().map(|claim| ("claim", format!("{} = {}", claim.key, claim.value))));
+    rows.push(("signature", "not checked: see modelseal verify".into()));
+    Ok(table(&rows))
+}
+
+fn grant_object(grant: &Grant<'_>) -> Value {
+    let terms = grant.terms();
+    json!({
+        "type": "grant",
+        "verified": false,
+        "model": terms.model.to_string(),
+        "suite": suite_name(terms.suite),
+        "device": terms.device.as_str(),
+        "floor": terms.floor,
+        "not_before": terms.validity.map(|validity| validity.not_before),
+        "not_after": terms.validity.map(|validity| validity.not_after),
+        "wrapping": wrapping_name(grant.wrapping()),
+        "siblings": grant.signature().map(|signature| signature.siblings.len()),
+    })
+}
+
+fn grant_text(grant: &Grant<'_>) -> String {
+    let terms = grant.terms();
+    let validity = match terms.validity {
+        Some(validity) => format!("{} to {}", time(validity.not_before), time(validity.not_after)),
+        None => "always".into(),
+    };
+    table(&[
+        ("grant for", terms.model.to_string()),
+        ("device", terms.device.as_str().to_owned()),
+        ("floor", terms.floor.to_string()),
+        ("valid", validity),
+        ("suite", suite_name(terms.suite).to_owned()),
+        ("wrapping", wrapping_name(grant.wrapping()).to_owned()),
+        ("authenticity", "not checked: opening does".into()),
+    ])
+}
+
+fn wrapping_name(wrapping: &Wrapping) -> &'static str {
+    match wrapping {
+        Wrapping::DeviceKey { .. } => "device-key",
+        Wrapping::Hpke { .. } => "hpke-x25519",
+    }
+}
+
+fn table(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+}
