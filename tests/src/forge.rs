@@ -46,7 +46,11 @@ pub fn payload(sealed: &[u8], parts: Parts, content_key: &[u8; 32], model: &[u8]
         let mut nonce: [u8; 12] = okm[32..44].try_into().unwrap();
         nonce.iter_mut().zip((i as u128).to_be_bytes()[4..].iter()).for_each(|(a, b)| *a ^= b);
         index.extend(encrypt(sealed[16], &okm[..32], &nonce, chunk));
-        index.extend(if chunks == 1 { *blake3::hash(chunk).as_bytes() } else { value(chunk, i * parts.chunk) });
+        index.extend(if chunks == 1 {
+            *blake3::hash(chunk).as_bytes()
+        } else {
+            value(chunk, i * parts.chunk)
+        });
     }
     (index, payload)
 }

@@ -2,7 +2,9 @@
 //!
 //! - [`story`]: the whole path, command by command. Read it first
 //! - [`workspace`]: a folder with a vault in it, in which the real `modelseal` runs
+//! - [`published`]: such a folder in which a model was sealed and granted
 //! - [`softhsm`]: a token of its own for one test
+//! - [`bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
 
 #![allow(
@@ -14,7 +16,9 @@
     reason = "tests"
 )]
 
+pub mod bench;
 pub mod forge;
+pub mod published;
 pub mod softhsm;
 pub mod story;
 pub mod workspace;

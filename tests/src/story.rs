@@ -85,7 +85,10 @@ fn the_vault_opens(w: &Workspace) {
         assert!(w.read("opened") == model());
         assert_eq!(w.mode("opened"), 0o600);
     }
-    assert_eq!(w.refused(4, &["open", "v1.sealed", "-o", "opened", "--line", "other"]).name.unwrap(), "OtherLine");
+    assert_eq!(
+        w.refused(4, &["open", "v1.sealed", "-o", "opened", "--line", "other"]).name.unwrap(),
+        "OtherLine"
+    );
 }
 
 /// One shares a key with the vault; one made its own and was completed on the device; one was completed by
@@ -95,17 +98,35 @@ fn the_operator_enrols_three_devices(w: &Workspace) {
     let derive = ["device", "enroll", "kitchen-7", "--derive", "--identity-out", "kitchen.identity"];
     w.ok(&[&derive[..], &line].concat());
 
-    w.device_ok(&["device", "keygen", "porch-2", "--identity-out", "porch.identity", "--public-out", "porch.pem"]);
+    w.device_ok(&[
+        "device",
+        "keygen",
+        "porch-2",
+        "--identity-out",
+        "porch.identity",
+        "--public-out",
+        "porch.pem",
+    ]);
     let early = ["open", "v1.sealed", "-o", "x", "--grant", "v1.sealed", "--identity", "porch.identity"];
     let early = w.device_refused(1, &early);
     assert!(early.message.contains("isn't enrolled"), "{early:?}");
-    let public = ["device", "enroll", "porch-2", "--public-key", "porch.pem", "--identity-out", "porch.public"];
+    let public =
+        ["device", "enroll", "porch-2", "--public-key", "porch.pem", "--identity-out", "porch.public"];
     w.ok(&[&public[..], &line].concat());
     w.device_ok(&["device", "complete", "--identity", "porch.identity", "--public-part", "porch.public"]);
     assert!(w.json("porch.public")["x25519"].is_null() && !w.json("porch.identity")["x25519"].is_null());
 
-    w.device_ok(&["device", "keygen", "attic-3", "--identity-out", "attic.identity", "--public-out", "attic.pem"]);
-    let public = ["device", "enroll", "attic-3", "--public-key", "attic.pem", "--identity-out", "attic.identity"];
+    w.device_ok(&[
+        "device",
+        "keygen",
+        "attic-3",
+        "--identity-out",
+        "attic.identity",
+        "--public-out",
+        "attic.pem",
+    ]);
+    let public =
+        ["device", "enroll", "attic-3", "--public-key", "attic.pem", "--identity-out", "attic.identity"];
     w.ok(&[&public[..], &line, &["--line", "other"]].concat());
     assert!(!w.json("attic.identity")["x25519"].is_null());
 
@@ -136,7 +157,8 @@ fn the_operator_grants(w: &Workspace) {
             assert_eq!(grant["model"], w.device_ok(&["inspect", &sealed])["id"]);
         }
     }
-    let other = w.refused(4, &["grant", "other.sealed", "--device", "kitchen-7", "-o", "kitchen.other.grant"]);
+    let other =
+        w.refused(4, &["grant", "other.sealed", "--device", "kitchen-7", "-o", "kitchen.other.grant"]);
     assert!(other.message.contains("kitchen-7") && other.message.contains("other"), "{other:?}");
     let unknown = w.refused(4, &["grant", "v1.sealed", "--device", "nobody", "-o", "nobody.grant"]);
     assert!(unknown.hint.contains("device enroll"), "{unknown:?}");

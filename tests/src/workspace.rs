@@ -28,13 +28,12 @@ pub fn scratch() -> TempDir {
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.parent().and_then(Path::parent).unwrap().join("modelseal");
-    require_fresh(&program);
+    require_fresh(&program, "run `cargo build -p modelseal`, in the tests' profile, first");
     program
 }
 
 /// Fails, with what to do, if `program` isn't there or is older than what it is built from.
-pub fn require_fresh(program: &Path) {
-    let hint = "run `cargo build -p modelseal` (with the tests' profile) first";
+pub fn require_fresh(program: &Path, hint: &str) {
     let built = program.metadata().and_then(|metadata| metadata.modified());
     let built = built.unwrap_or_else(|error| panic!("{}: {error}; {hint}", program.display()));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -170,7 +169,7 @@ impl Workspace {
     }
 
     /// Runs a command with `input` at its standard input, and keeps what it said for
-    /// [`everything`](Self::everything), unless that was a model.
+    /// [`everything_said`](Self::everything_said), unless that was a model.
     pub fn run(&self, mut command: Command, input: &[u8]) -> Run {
         let mut child = command
             .stdin(Stdio::piped())
@@ -234,7 +233,7 @@ impl Workspace {
         Refusal::parse(code, &run.stderr)
     }
 
-    /// Every file below the folder, but for locks and what tokens keep of their own.
+    /// Every file below the folder, but for locks and tokens.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         collect(self.dir(), &mut files);

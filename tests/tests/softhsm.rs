@@ -53,13 +53,17 @@ fn a_token_that_is_not_there() {
     let missing = with("token=empty", "token=nobody");
     assert!(missing.hint.contains("token="), "{missing:?}");
     let module = with("libsofthsm2.so", "no-such-module.so");
-    assert!(module.message.contains("no-such-module.so") && module.hint.contains("module-path"), "{module:?}");
+    assert!(
+        module.message.contains("no-such-module.so") && module.hint.contains("module-path"),
+        "{module:?}"
+    );
     let pin = with("pin-source=", "pin-source=/nowhere");
     assert!(pin.message.contains("/nowhere"), "{pin:?}");
     let leak = w.refused(2, &["--vault", &format!("{uri}&pin-value={PIN}"), "key", "list"]);
     assert!(leak.message.contains("pin-value") && !leak.message.contains(PIN), "{leak:?}");
     // A token without keys isn't a vault yet.
-    let empty = w.refused(5, &["--vault", &uri, "seal", WAKE_WORD, "-o", "x", "--line", "l", "--model-version", "1"]);
+    let empty =
+        w.refused(5, &["--vault", &uri, "seal", WAKE_WORD, "-o", "x", "--line", "l", "--model-version", "1"]);
     assert!(empty.hint.contains("init"), "{empty:?}");
 }
 
@@ -76,7 +80,8 @@ fn a_model_of_one_vault_cannot_be_opened_by_another() {
         let refusal = w.refused(3, &["--vault", stranger, "open", "sealed", "-o", "opened"]);
         assert_eq!(refusal.name.as_deref(), Some("ManifestSignature"));
         w.refused(3, &["--vault", stranger, "verify", "sealed"]);
-        let seal = ["--vault", stranger, "seal", WAKE_WORD, "-o", "theirs", "--line", "l", "--model-version", "1"];
+        let seal =
+            ["--vault", stranger, "seal", WAKE_WORD, "-o", "theirs", "--line", "l", "--model-version", "1"];
         w.ok(&seal);
         w.refused(3, &["open", "theirs", "-o", "opened"]);
         // A registry belongs to one publisher.

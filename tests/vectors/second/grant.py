@@ -98,7 +98,8 @@ def read_grant(data: Decoder) -> Grant:
         validity=data.option(lambda: (data.varint(64), data.varint(64))),
     )
     terms_end = data.at
-    wrapping = [DeviceKeyWrapping, HpkeWrapping][data.variant(2)](data.take(32), data.take(32), data.take(16))
+    wrapping_type = HpkeWrapping if data.variant(2) else DeviceKeyWrapping
+    wrapping = wrapping_type(data.take(32), data.take(32), data.take(16))
     leaf = blake3(b"\x00" + data.data[: data.at]).digest()
     path = data.option(lambda: PathSignature(data.take(64), data.seq(16, lambda: data.take(32)), data.varint(16)))
     return Grant(terms, wrapping, path, data.data[:terms_end], leaf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 from blake3 import blake3
 
@@ -118,7 +119,7 @@ def claims_are_good(claims: list[tuple[str, str]]) -> bool:
     keys = [key.encode() for key, _ in claims]
     return (
         all(is_word(key, 32, LOWER) for key, _ in claims)
-        and all(a < b for a, b in zip(keys, keys[1:]))
+        and all(a < b for a, b in pairwise(keys))
         and all(len(value.encode()) <= 128 and not any(is_control(c) for c in value) for _, value in claims)
     )
 

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 
-from .refusal import Error, require
+from .refusal import Error, Refused, require
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,13 @@ def verifies(verify: Callable[[], None]) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def key_of_library(key: object) -> Ed25519Key | P256Key:
+    """From the library's public key, such as it reads from PEM."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return Ed25519Key(key.public_bytes_raw())
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        numbers = key.public_numbers()
+        return P256Key(numbers.x.to_bytes(32, "big"), numbers.y.to_bytes(32, "big"))
+    raise Refused(Error.Key)

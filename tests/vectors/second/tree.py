@@ -97,4 +97,4 @@ def spread(lanes: Sequence[int]) -> int:
 
 def gather(words: list[int], n: int) -> list[bytes]:
     lanes = [struct.unpack(f"<{n}Q", word.to_bytes(8 * n, "little")) for word in words]
-    return [struct.pack("<8I", *value) for value in zip(*lanes)]
+    return [struct.pack("<8I", *value) for value in zip(*lanes, strict=True)]
