@@ -208,6 +208,7 @@ impl From<modelseal_hsm::Error> for Error {
                 (Code::Vault, "run `modelseal key check`; don't use this vault until it passes")
             }
             E::Io(..) => (Code::Vault, "check the path, its owner and mode"),
+            E::Memory => (Code::Vault, "free some memory, or raise the limit: it takes 32 MiB"),
             E::Random => (Code::Other, "try again"),
         };
         Self::new(code, error.to_string(), hint)

@@ -105,6 +105,34 @@ pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> R
     output.commit()
 }
 
+/// Refuses an output that would replace one of the command's own inputs, or a file of modelseal's that holds
+/// keys, devices or floors: a slip of the hand must not cost a vault.
+pub fn protect(out: &Path, inputs: &[&Path]) -> Result<()> {
+    let Ok(target) = out.canonicalize() else { return Ok(()) };
+    if inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == target)) {
+        return Err(Error::usage(
+            format!("the output {} is an input, too", out.display()),
+            "name another file for the output",
+        ));
+    }
+    if target.is_file() && is_kept(&target) {
+        return Err(Error::usage(
+            format!("{} is a vault, an identity, a registry or a state", out.display()),
+            "name another file for the output",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the file is one of those that begin with `{ "format": "modelseal …"`.
+fn is_kept(path: &Path) -> bool {
+    use io::Read;
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    let squeezed: Vec<u8> = head.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    read.is_ok() && squeezed.starts_with(br#"{"format":"modelseal"#)
+}
+
 /// Reads a whole small file, of which no valid one is longer than `max` bytes.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
     use io::Read;

@@ -132,8 +132,8 @@ impl SealedFile {
         })
     }
 
-    /// Checks the publisher's signature and, without any key, that every byte but the key slots is what was
-    /// signed.
+    /// Checks the publisher's signature and, without any key, that every byte but the key slots and the tags is
+    /// what was signed. The tags take the content key; they only repeat what the root says.
     pub fn verify(&mut self, publisher: &Publisher, progress: Progress<'_>) -> Result<()> {
         let header = self.header.clone();
         let signature = *self.envelope.signature();

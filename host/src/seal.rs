@@ -13,7 +13,7 @@ use rand_core::UnwrapErr;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::files::{Access, Existing, Output};
+use crate::files::{self, Access, Existing, Output};
 
 /// How many bytes are read, sealed and written at a time. A multiple of every chunk size.
 const BATCH: usize = 1 << 20;
@@ -51,7 +51,7 @@ pub fn seal(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
-    refuse_same(model, out)?;
+    files::protect(out, &[model])?;
     let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
     let mut output = Output::create(out, Access::Public, Existing::Replace)?;
     let mut sealing: Sealing<'_> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
@@ -91,15 +91,5 @@ fn changed(model: &Path, error: &std::io::Error) -> Error {
             Error::new(Code::Io, what, "seal it when nobody writes to it")
         }
         _ => Error::io(model, error),
-    }
-}
-
-/// Sealing a model onto itself would lose it.
-fn refuse_same(model: &Path, out: &Path) -> Result<()> {
-    match (model.canonicalize(), out.canonicalize()) {
-        (Ok(model), Ok(out)) if model == out => {
-            Err(Error::usage("the output is the model itself", "name another file with -o"))
-        }
-        _ => Ok(()),
     }
 }

@@ -47,6 +47,8 @@ pub enum Error {
     Core(modelseal_core::Error),
     /// A file can't be read or written.
     Io(PathBuf, std::io::Error),
+    /// There isn't enough memory to derive the vault file's key.
+    Memory,
     /// The system has no randomness to give.
     Random,
 }
@@ -92,6 +94,7 @@ impl std::fmt::Display for Error {
             Self::Slot => f.write_str("no key slot opens with this vault's master keys"),
             Self::Core(error) => error.fmt(f),
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Memory => f.write_str("there isn't enough memory to open the vault"),
             Self::Random => f.write_str("the system has no randomness to give"),
         }
     }

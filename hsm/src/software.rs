@@ -46,9 +46,10 @@ pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Err
     if file.format != FORMAT || !file.kdf.is_bounded() {
         return Err(corrupt());
     }
+    let cipher = file.kdf.cipher(passphrase)?;
     let mut keys = Zeroizing::new(file.keys);
     let (body, tag) = keys.split_last_chunk_mut().ok_or_else(corrupt)?;
-    let opened = file.kdf.cipher(passphrase)?.decrypt_inout_detached(
+    let opened = cipher.decrypt_inout_detached(
         &file.nonce.into(),
         FORMAT.as_bytes(),
         body.as_mut().into(),
@@ -108,16 +109,21 @@ impl Kdf {
     }
 
     fn is_bounded(&self) -> bool {
-        self.memory_kib <= MEMORY_KIB_MAX && self.passes <= PASSES_MAX && self.lanes <= LANES_MAX
+        let capped =
+            self.memory_kib <= MEMORY_KIB_MAX && self.passes <= PASSES_MAX && self.lanes <= LANES_MAX;
+        capped && self.params().is_ok()
+    }
+
+    fn params(&self) -> Result<argon2::Params, argon2::Error> {
+        argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
     }
 
     fn cipher(&self, passphrase: &Passphrase) -> Result<Aes256Gcm, Error> {
-        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32));
-        let params = params.map_err(|_| Error::Location("its key derivation has impossible parameters"))?;
+        let params = self.params().map_err(|_| Error::Memory)?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
             .hash_password_into(passphrase.expose().as_bytes(), &self.salt, key.as_mut())
-            .map_err(|_| Error::Location("its key derivation failed; is there enough memory?"))?;
+            .map_err(|_| Error::Memory)?;
         Ok(Aes256Gcm::new((&*key).into()))
     }
 }

@@ -4,7 +4,7 @@
 //! - [`workspace`]: a folder with a vault in it, in which the real `modelseal` runs
 //! - [`published`]: such a folder in which a model was sealed and granted
 //! - [`softhsm`]: a token of its own for one test
-//! - [`bench`]: a vault, models and devices in-process, to attack
+//! - [`mod@bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
 
 #![allow(

@@ -66,7 +66,7 @@ pub(super) enum Command {
     /// Show what a sealed model or a grant says, without checking that it is genuine
     #[command(after_help = "Example:\n  modelseal inspect wake.sealed --json")]
     Inspect(InspectArgs),
-    /// Check a sealed model's signature and every byte that it covers
+    /// Check a sealed model's signature and every byte that it covers, without any key
     #[command(after_help = "Example:\n  modelseal verify wake.sealed --publisher publisher.pem")]
     Verify(VerifyArgs),
     /// Open a sealed model, with the vault or with a grant

@@ -37,6 +37,10 @@ fn device_id(id: &str) -> Result<DeviceId<'_>> {
 
 fn keygen(id: &str, identity_out: &Path, public_out: &Path, context: &Context<'_>) -> Result<()> {
     let id = device_id(id)?;
+    if identity_out == public_out {
+        return Err(Error::usage("identity and public key would be one file", "name two"));
+    }
+    files::protect(public_out, &[])?;
     let secret = X25519Secret::generate(&mut UnwrapErr(SysRng));
     let public = pem::x25519(&secret.public()?).ok_or(modelseal_core::Error::Key)?;
     Identity::keygen(id, &secret)?.write_new(identity_out)?;

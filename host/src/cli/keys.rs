@@ -103,6 +103,7 @@ fn export(
     match output {
         None => context.answer(&json!({ "publisher": pems }), text.trim_end()),
         Some(path) => {
+            files::protect(path, &[])?;
             files::write(path, text.as_bytes(), Access::Public, Existing::Replace)?;
             context.show(&json!({ "output": path, "keys": pems.len() }), &format!("wrote {}", path.display()))
         }

@@ -1,7 +1,7 @@
 //! `seal`, `verify`, `open` and `grant`.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use modelseal_core::Error as Refusal;
 use modelseal_core::grant::{DeviceId, GRANT_MAX, Validity};
@@ -136,6 +136,8 @@ fn read_publisher(path: &Path) -> Result<Publisher> {
 }
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
+    let inputs = [Some(&args.sealed), args.grant.as_ref(), args.identity.as_ref(), args.state.as_ref()];
+    files::protect(&args.output, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
     match (&args.grant, &args.identity) {
         (Some(grant), Some(identity)) => open_by_grant(args, grant, identity, context),
         _ => {
@@ -261,6 +263,7 @@ fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let id = DeviceId::new(&args.device).map_err(|error| Error::from(error).as_usage())?;
     let limits = Limits { validity: validity(args)?, floor: args.floor };
+    files::protect(&args.output, &[&args.sealed])?;
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
     let device = registry.device(id.as_str())?;
