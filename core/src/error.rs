@@ -61,6 +61,8 @@ pub enum Error {
     Chunk = 335,
     /// The payload doesn't hash to the root.
     Root = 336,
+    /// No key slot opens with this vault's master keys.
+    KeySlot = 337,
 
     /// The grant is for another model.
     OtherModel = 401,
@@ -112,7 +114,7 @@ pub enum Class {
 
 impl Error {
     /// Every variant, by number.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Truncated,
         Self::Extended,
         Self::ManifestLength,
@@ -139,6 +141,7 @@ impl Error {
         Self::Index,
         Self::Chunk,
         Self::Root,
+        Self::KeySlot,
         Self::OtherModel,
         Self::OtherLine,
         Self::OtherSuite,
@@ -204,6 +207,7 @@ impl Error {
             Self::Index => ("Index", "the index isn't the one that was sealed"),
             Self::Chunk => ("Chunk", "a chunk isn't the one that was sealed"),
             Self::Root => ("Root", "the payload isn't the one that was sealed"),
+            Self::KeySlot => ("KeySlot", "no key slot opens with this vault's master keys"),
             Self::OtherModel => ("OtherModel", "the grant is for another model"),
             Self::OtherLine => ("OtherLine", "the model is of another line"),
             Self::OtherSuite => ("OtherSuite", "the grant names another suite"),

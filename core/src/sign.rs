@@ -54,8 +54,8 @@ pub enum PublisherKey {
 }
 
 impl PublisherKey {
-    /// Whether the bytes are a key that can verify anything: on the curve and, for Ed25519, not of small
-    /// order. A key whose algorithm isn't built in can't.
+    /// Whether the bytes are a key that can verify anything: on the curve and, for Ed25519, canonically encoded
+    /// and not of small order. A key whose algorithm isn't built in can't.
     pub fn check(&self) -> Result<(), Error> {
         if self.is_usable() { Ok(()) } else { Err(Error::Key) }
     }
@@ -77,9 +77,8 @@ impl PublisherKey {
     fn is_usable(&self) -> bool {
         match self {
             #[cfg(feature = "ed25519")]
-            Self::Ed25519(key) => {
-                ed25519_dalek::VerifyingKey::from_bytes(key).is_ok_and(|key| !key.is_weak())
-            }
+            Self::Ed25519(key) => ed25519_dalek::VerifyingKey::from_bytes(key)
+                .is_ok_and(|point| !point.is_weak() && point.to_edwards().compress().as_bytes() == key),
             #[cfg(feature = "p256")]
             Self::EcdsaP256 { x, y } => p256_key(x, y).is_some(),
             #[allow(unreachable_patterns, reason = "without an algorithm's feature its keys verify nothing")]

@@ -149,6 +149,7 @@ fn hint_for(error: modelseal_core::Error) -> &'static str {
         E::GrantSignature => "another publisher's grant, or a changed one: ask for it again",
         E::GrantKey => "a changed grant, or one for another device: ask for it again",
         E::Key => "make a new key, or take the file from where it was made again",
+        E::KeySlot => "its envelope was changed, or its master key is no longer in this vault",
         E::OtherModel => "use the grant that was made for this model",
         E::OtherLine => "use the model of the line that was asked for, or --line",
         E::OtherSuite | E::FloorAboveVersion => "have the grant made again",
@@ -168,9 +169,7 @@ impl From<modelseal_hsm::Error> for Error {
         use modelseal_hsm::Error as E;
         let (code, hint) = match &error {
             E::Core(core) => return (*core).into(),
-            E::Slot => {
-                (Code::NotAuthentic, "its envelope was changed, or its master key is no longer in this vault")
-            }
+            E::Slot => return modelseal_core::Error::KeySlot.into(),
             E::Location(_) => (
                 Code::Usage,
                 "give --vault file:PATH or pkcs11:token=LABEL?module-path=LIBRARY&pin-source=FILE",

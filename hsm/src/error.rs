@@ -41,7 +41,7 @@ pub enum Error {
     Failed(&'static str, String),
     /// The token signed with another key than it shows, or wrongly.
     BadSignature,
-    /// No key slot opens with this vault's master keys.
+    /// A key slot isn't one that the master key made.
     Slot,
     /// The format refused.
     Core(modelseal_core::Error),
@@ -91,7 +91,7 @@ impl std::fmt::Display for Error {
             Self::BadSignature => {
                 f.write_str("the vault's signature doesn't verify under its own public key")
             }
-            Self::Slot => f.write_str("no key slot opens with this vault's master keys"),
+            Self::Slot => f.write_str("a key slot doesn't open with the master key that it names"),
             Self::Core(error) => error.fmt(f),
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Memory => f.write_str("there isn't enough memory to open the vault"),

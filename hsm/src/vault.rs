@@ -228,7 +228,7 @@ impl<B: Backend> Vault for Roles<B> {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Slot)
+        Err(modelseal_core::Error::KeySlot.into())
     }
 
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error> {

@@ -224,7 +224,10 @@ fn a_tampered_slot_is_refused() {
             let mut bad = good.clone();
             bad[i] ^= 1;
             let refused = model.open(&*vault, &Envelope::parse(&bad).unwrap());
-            assert!(matches!(refused, Err(Error::Slot)), "byte {i}: {refused:?}");
+            assert!(
+                matches!(refused, Err(Error::Core(modelseal_core::Error::KeySlot))),
+                "byte {i}: {refused:?}"
+            );
         }
         assert_eq!(model.open(&*vault, &Envelope::parse(&good).unwrap()).unwrap(), b"weights");
     });
@@ -238,7 +241,7 @@ fn a_slot_is_bound_to_its_model() {
         let slot = *vault.publish(&one.unsigned).unwrap().slots().next().unwrap();
         let signature = *vault.publish(&two.unsigned).unwrap().signature();
         let moved = Envelope::new(signature, slot, 4).unwrap();
-        assert!(matches!(two.open(&*vault, &moved), Err(Error::Slot)));
+        assert!(matches!(two.open(&*vault, &moved), Err(Error::Core(modelseal_core::Error::KeySlot))));
     });
 }
 

@@ -18,14 +18,13 @@ from second import cases, example
 from second.grant import parse_grant
 from second.keys import device_key
 from second.opening import Device, Opened, open_with_grant, open_with_vault, verify
-from second.refusal import Error, NoSlotOpens, Refused
+from second.refusal import Error, Refused
 from second.sealed import parse_sealed
 from second.signatures import Publisher, key_of_library
 
 __all__ = [
     "Device",
     "Error",
-    "NoSlotOpens",
     "Opened",
     "Publisher",
     "Refused",

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from .grant import DeviceKeyWrapping, Grant, HpkeWrapping
-from .refusal import Error, NoSlotOpens, Refused
+from .refusal import Error, Refused
 from .sealed import Sealed
 
 AEADS: dict[int, type[AESGCM] | type[ChaCha20Poly1305]] = {1: AESGCM, 2: ChaCha20Poly1305}
@@ -86,7 +86,7 @@ def open_slots(sealed: Sealed, masters: dict[int, bytes]) -> bytes:
             return AESGCM(master).decrypt(slot[4:16], slot[16:], b"modelseal/v1/content-key\0" + sealed.model_id)
         except InvalidTag:
             continue
-    raise NoSlotOpens
+    raise Refused(Error.KeySlot)
 
 
 def hkdf_expand(prk: bytes, info: bytes, length: int) -> bytes:

@@ -34,6 +34,7 @@ class Error(IntEnum):
     Index = 334
     Chunk = 335
     Root = 336
+    KeySlot = 337
     OtherModel = 401
     OtherLine = 402
     OtherSuite = 403
@@ -63,10 +64,6 @@ class Refused(Exception):
     def exit_code(self) -> int:
         """The class: the hundreds of the number."""
         return self.number // 100
-
-
-class NoSlotOpens(Exception):
-    """No slot decrypts with the vault's master keys. Section 8 has no number for it."""
 
 
 def require(condition: bool, error: Error) -> None:
