@@ -63,7 +63,7 @@ impl Error {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "check the path",
             std::io::ErrorKind::PermissionDenied => "check the file's owner and mode",
-            std::io::ErrorKind::StorageFull => "free some space; nothing was changed",
+            std::io::ErrorKind::StorageFull => "free some space, then try again",
             std::io::ErrorKind::AlreadyExists => "it is never overwritten; name another file",
             std::io::ErrorKind::BrokenPipe => "the reader of the pipe has gone",
             _ => "check the file and its disk",
@@ -178,6 +178,7 @@ impl From<modelseal_hsm::Error> for Error {
                 let hint = "set MODELSEAL_PASSPHRASE_FILE or MODELSEAL_PASSPHRASE, name a pin-source, or run it on a terminal";
                 (Code::Vault, hint)
             }
+            E::PassphrasesDiffer => (Code::Vault, "type the same passphrase twice"),
             E::WrongPassphrase(_) => {
                 (Code::Vault, "check MODELSEAL_PASSPHRASE_FILE, MODELSEAL_PASSPHRASE and --vault")
             }

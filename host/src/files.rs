@@ -38,6 +38,10 @@ impl Output {
     /// Begins an output that will be at `path`.
     pub fn create(path: &Path, access: Access, existing: Existing) -> Result<Self> {
         let path = resolve(path);
+        if std::fs::metadata(&path).is_ok_and(|target| !target.is_file()) {
+            let what = format!("{} isn't a file that could be replaced", path.display());
+            return Err(Error::new(Code::Io, what, "name a file for the output"));
+        }
         if existing == Existing::Keep && path.symlink_metadata().is_ok() {
             return Err(Error::new(
                 Code::Io,
@@ -108,8 +112,14 @@ pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> R
 /// Refuses an output that would replace one of the command's own inputs, or a file of modelseal's that holds
 /// keys, devices or floors: a slip of the hand must not cost a vault.
 pub fn protect(out: &Path, inputs: &[&Path]) -> Result<()> {
-    let Ok(target) = out.canonicalize() else { return Ok(()) };
-    if inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == target)) {
+    if out.as_os_str() == "-" {
+        return Err(Error::usage(
+            "this output needs a file",
+            "name one; only `open` writes to standard output",
+        ));
+    }
+    let target = place(out);
+    if inputs.iter().any(|input| place(input) == target) {
         return Err(Error::usage(
             format!("the output {} is an input, too", out.display()),
             "name another file for the output",
@@ -122,6 +132,14 @@ pub fn protect(out: &Path, inputs: &[&Path]) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Where `path` is or would be, however it is spelt.
+pub fn place(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| match (parent(path).canonicalize(), path.file_name()) {
+        (Ok(dir), Some(name)) => dir.join(name),
+        _ => path.to_owned(),
+    })
 }
 
 /// Whether the file is one of those that begin with `{ "format": "modelseal …"`.
@@ -140,7 +158,7 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, &error))?;
     if bytes.len() as u64 > max {
-        return Err(modelseal_core::Error::Extended.into());
+        return Err(Error::from(modelseal_core::Error::Extended).about(path));
     }
     Ok(bytes)
 }
@@ -150,9 +168,21 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
 pub fn lock(path: &Path) -> Result<File> {
     let path = with_suffix(&resolve(path), ".lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let locked = file.and_then(|file| file.lock().map(|()| file));
-    locked.map_err(|error| Error::io(&path, &error))
+    let file = file.map_err(|error| Error::io(&path, &error))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(std::fs::TryLockError::Error(error)) => return Err(Error::io(&path, &error)),
+        }
+    }
+    let what = format!("{} is held by another process", path.display());
+    Err(Error::new(Code::Io, what, "wait until the other modelseal has ended, then try again"))
 }
+
+/// Half a minute in all: nobody holds a lock for longer than one file takes to write.
+const LOCK_TRIES: u32 = 600;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// `path` with `suffix` appended to its name.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -221,7 +221,8 @@ impl Identity {
             return Ok(());
         }
         let what = format!("the identity of {} isn't enrolled yet", self.device);
-        let hint = "enrol its public key with `modelseal device enroll --public-key P --identity-out FILE`";
+        let hint =
+            "have it enrolled: `modelseal device enroll ID --line NAME --public-key P --identity-out FILE`";
         Err(Error::new(Code::Other, what, hint))
     }
 }

@@ -44,7 +44,7 @@ impl SealedFile {
     pub fn open(path: &Path) -> Result<Self> {
         let io = |error: std::io::Error| Error::io(path, &error);
         if path.as_os_str() == "-" {
-            return Self::from_pipe(Box::new(std::io::stdin()));
+            return Self::from_reader(Box::new(std::io::stdin()));
         }
         let mut file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
@@ -52,7 +52,7 @@ impl SealedFile {
             return Err(io(std::io::ErrorKind::IsADirectory.into()));
         }
         if !metadata.is_file() {
-            return Self::from_pipe(Box::new(file));
+            return Self::from_reader(Box::new(file));
         }
         let (header, envelope) = read_front(&mut file).map_err(|error| error.about(path))?;
         let sealed = Self { path: path.to_owned(), header, envelope, file, pipe: None };
@@ -60,12 +60,14 @@ impl SealedFile {
         Ok(sealed)
     }
 
-    /// Keeps what comes before the payload in a file without a name: it is needed twice.
-    fn from_pipe(mut pipe: Box<dyn Read>) -> Result<Self> {
+    /// Reads a sealed model from a pipe. What comes before the payload is kept in a file without a name: it is
+    /// needed twice.
+    pub fn from_reader(mut pipe: Box<dyn Read>) -> Result<Self> {
         let path = PathBuf::from("-");
         let io = |error: std::io::Error| Error::io(Path::new("-"), &error);
         let (header, envelope) = read_front(&mut pipe)?;
         let layout = Header::parse(&header)?.layout();
+        require_blocks(&path, layout)?;
         let mut file = tempfile::tempfile().map_err(io)?;
         file.seek(SeekFrom::Start(layout.index)).map_err(io)?;
         let rest = layout.payload - layout.index;
@@ -126,7 +128,12 @@ impl SealedFile {
                     "the grant names {granted_to}, the identity is {}: use the grant that was made for this device",
                     reader.identity.device()
                 )),
-                Refusal::GrantSignature | Refusal::OtherModel => error.about(reader.grant_path),
+                Refusal::GrantSignature
+                | Refusal::OtherModel
+                | Refusal::NoClock
+                | Refusal::NotYetValid
+                | Refusal::Expired
+                | Refusal::FloorAboveVersion => error.about(reader.grant_path),
                 _ => self.about(error),
             }
         })
@@ -177,11 +184,7 @@ impl SealedFile {
     fn check_index(&self, header: &Header<'_>) -> Result<(CheckedIndex, Vec<[u8; 32]>)> {
         let layout = header.layout();
         let blocks = layout.chunks.div_ceil(BLOCK);
-        if blocks > BLOCKS_MAX {
-            let what =
-                format!("{}: {} chunks are too many for this reader", self.path.display(), layout.chunks);
-            return Err(Error::new(Code::Unsupported, what, "seal the model again with --profile host"));
-        }
+        require_blocks(&self.path, layout)?;
         let mut check = IndexCheck::new(header);
         let mut hashes = Vec::new();
         for block in 0..blocks {
@@ -264,6 +267,14 @@ impl SealedFile {
             _ => Error::io(&self.path, error),
         }
     }
+}
+
+fn require_blocks(path: &Path, layout: Layout) -> Result<()> {
+    if layout.chunks.div_ceil(BLOCK) <= BLOCKS_MAX {
+        return Ok(());
+    }
+    let what = format!("{}: {} chunks are too many for this reader", path.display(), layout.chunks);
+    Err(Error::new(Code::Other, what, "seal the model again with --profile host"))
 }
 
 /// Reads prefix, manifest and envelope, each with the length that came before it.

@@ -47,7 +47,7 @@ fn encode(oid: ObjectIdentifier, curve: Option<ObjectIdentifier>, bytes: &[u8]) 
 
 /// The PEM blocks of a text; text between them is a comment, as in RFC 7468.
 fn blocks(text: &str) -> impl Iterator<Item = Option<&str>> {
-    text.split_inclusive(END).filter(|part| !part.trim().is_empty()).map(|part| {
+    text.split_inclusive(END).filter(|part| part.contains("-----")).map(|part| {
         let begin = part.find("-----BEGIN PUBLIC KEY-----")?;
         part.ends_with(END).then_some(&part[begin..])
     })

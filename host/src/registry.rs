@@ -80,7 +80,9 @@ impl Registry {
     /// One device.
     pub fn device(&self, id: &str) -> Result<&Device> {
         self.devices.get(id).ok_or_else(|| {
-            let hint = format!("enrol it with `modelseal device enroll {id} --line NAME --derive`");
+            let hint = format!(
+                "enrol it with `modelseal device enroll {id} --line NAME --derive --identity-out FILE`"
+            );
             Error::new(Code::Refused, format!("the device {id} isn't enrolled"), hint)
         })
     }
@@ -122,6 +124,12 @@ impl Locked {
         if self.registry.devices.contains_key(id) {
             let hint = "a device that needs another key gets a new id";
             return Err(Error::new(Code::Refused, format!("the device {id} is enrolled already"), hint));
+        }
+        let same_key =
+            |other: &Device| matches!(device.key, DeviceKeyKind::X25519(_)) && other.key == device.key;
+        if let Some((other, _)) = self.registry.devices.iter().find(|(_, other)| same_key(other)) {
+            let what = format!("the device {other} has the same key");
+            return Err(Error::new(Code::Refused, what, "each device makes a key of its own"));
         }
         self.registry.devices.insert(id.into(), device);
         Ok(())

@@ -13,7 +13,7 @@ use rand_core::UnwrapErr;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, Existing, Output};
+use crate::files::{Access, Existing, Output};
 
 /// How many bytes are read, sealed and written at a time. A multiple of every chunk size.
 const BATCH: usize = 1 << 20;
@@ -32,11 +32,12 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64);
 
 /// The length of a model to be sealed. It must be a file: the manifest comes before what it commits to.
 pub fn model_length(model: &Path) -> Result<u64> {
-    let metadata = std::fs::metadata(model).map_err(|error| Error::io(model, &error))?;
-    if !metadata.is_file() {
+    let file = if model.as_os_str() == "-" { None } else { Some(std::fs::metadata(model)) };
+    let metadata = file.transpose().map_err(|error| Error::io(model, &error))?;
+    let Some(metadata) = metadata.filter(std::fs::Metadata::is_file) else {
         let hint = "write the model to a file first: its manifest comes before what it commits to";
         return Err(Error::usage(format!("{} isn't a file", model.display()), hint));
-    }
+    };
     if metadata.len() == 0 {
         return Err(Error::usage(format!("{} is empty", model.display()), "name the model's file"));
     }
@@ -51,7 +52,6 @@ pub fn seal(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
-    files::protect(out, &[model])?;
     let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
     let mut output = Output::create(out, Access::Public, Existing::Replace)?;
     let mut sealing: Sealing<'_> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;

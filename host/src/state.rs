@@ -57,21 +57,23 @@ impl<'a> StateStore<'a> {
     /// Raises the floor to what a checked grant says, under a lock, so that no other process's raise is lost.
     pub fn confirm(mut self, confirmation: modelseal_core::open::Confirmation) -> Result<()> {
         let _lock = files::lock(self.path)?;
-        confirmation
-            .confirm(&mut self)
-            .map_err(|error| self.failure.take().unwrap_or_else(|| error.into()))?;
-        self.settle()
+        self.begin()?;
+        confirmation.confirm(&mut self).map_err(|error| self.failure.take().unwrap_or_else(|| error.into()))
     }
 
-    /// After every confirmation there is a state, and the identity knows it.
-    fn settle(&self) -> Result<()> {
+    /// Before anything is raised there is a state, with the first floor, and the identity knows it.
+    fn begin(&self) -> Result<()> {
         let mut identity = Identity::read(self.identity_path)?;
         if self.read(&identity)?.is_none() {
             self.write(&identity, self.stored()?)?;
         }
         if !identity.is_used() {
             identity.mark_used();
-            identity.rewrite(self.identity_path)?;
+            identity.rewrite(self.identity_path).map_err(|error| {
+                error.with_hint(
+                    "the identity notes that it was used: let its folder be written, or give --no-confirm",
+                )
+            })?;
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ pub enum Error {
     Location(&'static str),
     /// There is no passphrase or PIN, and no terminal to ask at.
     NoPassphrase,
+    /// The new passphrase was typed in two ways.
+    PassphrasesDiffer,
     /// The passphrase doesn't open the vault file.
     WrongPassphrase(PathBuf),
     /// The token refused the PIN. What it says of the tries that are left.
@@ -58,6 +60,7 @@ impl std::fmt::Display for Error {
         match self {
             Self::Location(why) => write!(f, "the vault's location is wrong: {why}"),
             Self::NoPassphrase => f.write_str("the vault needs a passphrase or PIN"),
+            Self::PassphrasesDiffer => f.write_str("the two passphrases differ"),
             Self::WrongPassphrase(path) => write!(f, "the passphrase doesn't open {}", path.display()),
             Self::WrongPin(tries) => write!(f, "the token refused the PIN; {tries}"),
             Self::PinLocked => f.write_str("the token's PIN is locked"),

@@ -57,15 +57,16 @@ impl std::fmt::Display for Location {
     }
 }
 
+const PIN_VALUE: &str = "pin-value leaks the PIN; put it into a file and name that as pin-source";
+
 impl Pkcs11Uri {
     fn parse(text: &str) -> Result<Self, Error> {
+        // Wherever and however it is spelt: an error that repeats it would leak it once more.
+        if text.to_ascii_lowercase().contains("pin-value") {
+            return Err(Error::Location(PIN_VALUE));
+        }
         let uri = pk11_uri_parser::parse(text)
             .map_err(|_| Error::Location("the pkcs11: URI isn't one of RFC 7512"))?;
-        if uri.pin_value().is_some() {
-            return Err(Error::Location(
-                "pin-value leaks the PIN; put it into a file and name that as pin-source",
-            ));
-        }
         let parsed = Self {
             token: uri.token().map(decode).transpose()?,
             serial: uri.serial().map(decode).transpose()?,
@@ -91,6 +92,9 @@ fn source_path(source: &str) -> PathBuf {
     Path::new(path).to_owned()
 }
 
+/// Longest passphrase or PIN in bytes.
+const PASSPHRASE_MAX: usize = 4096;
+
 /// A passphrase or PIN.
 pub struct Passphrase(Zeroizing<String>);
 
@@ -106,8 +110,18 @@ impl Passphrase {
 
     /// Reads it from a file.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::Io(path.to_owned(), error))?;
-        Ok(Self::new(Zeroizing::new(text)))
+        use std::io::Read;
+        // Never grows, so that no copy stays behind.
+        let mut text = Zeroizing::new(String::with_capacity(PASSPHRASE_MAX + 1));
+        let file = std::fs::File::open(path).map_err(|error| Error::Io(path.to_owned(), error))?;
+        let read = file.take(PASSPHRASE_MAX as u64 + 1).read_to_string(&mut text);
+        match read {
+            Ok(len) if len > PASSPHRASE_MAX => {
+                Err(Error::Io(path.to_owned(), std::io::ErrorKind::FileTooLarge.into()))
+            }
+            Ok(_) => Ok(Self::new(text)),
+            Err(error) => Err(Error::Io(path.to_owned(), error)),
+        }
     }
 
     pub(crate) fn expose(&self) -> &str {

@@ -10,7 +10,7 @@
 //! Salt and nonce are fresh at each writing. The file is written beside and renamed, mode 0600.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aes::Aes256;
 use aes_gcm::aead::AeadInOut;
@@ -36,6 +36,7 @@ const FILE_MAX: u64 = 1 << 20;
 
 /// A vault whose keys are in this process's memory while it is open.
 pub(crate) struct Software {
+    path: PathBuf,
     keys: Vec<StoredKey>,
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Err
         &(*tag).into(),
     );
     opened.map_err(|_| Error::WrongPassphrase(path.to_owned()))?;
-    Ok(Software { keys: postcard::from_bytes(body).map_err(|_| corrupt())? })
+    Ok(Software { path: path.to_owned(), keys: postcard::from_bytes(body).map_err(|_| corrupt())? })
 }
 
 /// Makes a vault in `path`, which must not exist.
@@ -67,7 +68,7 @@ pub(crate) fn create(path: &Path, publisher: Algorithm, passphrase: &Passphrase)
     let keys =
         [(Role::Master, Algorithm::Aes256), (Role::Fleet, Algorithm::Aes256), (Role::Publisher, publisher)];
     let keys = keys.into_iter().map(|(role, algorithm)| StoredKey::generate(role, 1, algorithm));
-    let vault = Software { keys: keys.collect::<Result<_, _>>()? };
+    let vault = Software { path: path.to_owned(), keys: keys.collect::<Result<_, _>>()? };
     vault.write_new(path, passphrase)?;
     Ok(vault)
 }
@@ -279,6 +280,18 @@ impl Backend for Software {
         Ok(PublisherKey::EcdsaP256 { x: (*x).into(), y: (*y).into() })
     }
 
+    #[cfg(unix)]
+    fn check(&self) -> Result<Vec<Finding>, Error> {
+        use std::os::unix::fs::PermissionsExt;
+        let metadata = std::fs::metadata(&self.path).map_err(|error| Error::Io(self.path.clone(), error))?;
+        let mode = metadata.permissions().mode() & 0o777;
+        let ok = mode & 0o077 == 0;
+        let advice = if ok { "" } else { ": others can read or replace it; run chmod 600" };
+        let detail = format!("{}, mode {mode:04o}{advice}", self.path.display());
+        Ok(vec![Finding { subject: "vault file".into(), ok, detail }])
+    }
+
+    #[cfg(not(unix))]
     fn check(&self) -> Result<Vec<Finding>, Error> {
         Ok(Vec::new())
     }

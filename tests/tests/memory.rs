@@ -136,7 +136,12 @@ fn peak(what: &str, command: &mut Command) -> u64 {
         std::thread::sleep(Duration::from_millis(2));
     };
     assert!(ended.success(), "{what}: {ended}");
-    println!("{what:6}  peak resident memory {peak} KiB, {:.1} s", began.elapsed().as_secs_f32());
+    // Not through `println!`, which the test runner keeps to itself.
+    let seconds = began.elapsed().as_secs_f32();
+    let _ = std::io::Write::write_fmt(
+        &mut std::io::stderr(),
+        format_args!("{what:6}  peak resident memory {peak} KiB, {seconds:.1} s\n"),
+    );
     assert!(peak > 0, "{what}: {status} didn't say");
     peak
 }

@@ -189,7 +189,7 @@ impl Profile {
 
 #[derive(ClapArgs)]
 pub(super) struct InspectArgs {
-    /// A sealed model or a grant; - for a sealed model from standard input
+    /// A sealed model or a grant; - for standard input
     pub(super) file: PathBuf,
 }
 

@@ -68,6 +68,18 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Refuses an output that would replace an input, a file of modelseal's own, or the file that has the
+    /// passphrase or PIN.
+    pub(super) fn protect(&self, out: &Path, inputs: &[&Path]) -> Result<()> {
+        let variables = ["MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PIN_FILE"].map(std::env::var_os);
+        let mut secrets: Vec<PathBuf> = variables.into_iter().flatten().map(PathBuf::from).collect();
+        if let Ok(Location::Pkcs11(uri)) = self.location() {
+            secrets.extend(uri.pin_source);
+        }
+        let all: Vec<_> = inputs.iter().copied().chain(secrets.iter().map(PathBuf::as_path)).collect();
+        crate::files::protect(out, &all)
+    }
+
     /// Whether there is somebody to tell a story to.
     pub(super) fn is_loud(&self) -> bool {
         !self.global.json && !self.global.quiet
@@ -90,9 +102,9 @@ impl<'a> Context<'a> {
     /// Like [`show`](Self::show), but never into standard output, where a model may be going.
     pub(super) fn note(&self, object: &Value, text: &str) {
         match (self.global.json, self.global.quiet) {
-            (true, _) => eprintln!("{object}"),
+            (true, _) => complain(&object.to_string()),
             (false, true) => {}
-            (false, false) => eprintln!("{text}"),
+            (false, false) => complain(text),
         }
     }
 
@@ -100,7 +112,7 @@ impl<'a> Context<'a> {
         if self.global.json {
             report_json(error);
         } else {
-            eprintln!("error: {}\n  hint: {}", error.what(), error.hint());
+            complain(&format!("error: {}\n  hint: {}", error.what(), error.hint()));
         }
     }
 
@@ -125,10 +137,15 @@ pub(super) fn report_json(error: &Error) {
         "message": error.what(),
         "hint": error.hint(),
     });
-    eprintln!("{object}");
+    complain(&object.to_string());
 }
 
-fn print(text: &str) -> Result<()> {
+/// To standard error. Where even that is full, the exit code still says it.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+pub(super) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").map_err(|error| Error::io(Path::new("-"), &error))
 }
@@ -168,7 +185,7 @@ fn ask(location: &Location, new: bool) -> std::result::Result<Passphrase, models
         if new && matches!(location, Location::File(_)) {
             let again = prompt("the same again: ")?;
             if *again != *first {
-                return Err(modelseal_hsm::Error::Location("the two passphrases differ"));
+                return Err(modelseal_hsm::Error::PassphrasesDiffer);
             }
         }
         Ok(Passphrase::new(first))

@@ -77,9 +77,9 @@ impl Demo {
         files::write(&demo.path("passphrase"), passphrase.as_bytes(), Access::Private, Existing::Keep)?;
         files::write(&demo.path(MODEL_NAME), MODEL, Access::Public, Existing::Keep)?;
         if demo.loud {
-            println!("All files are in {}. To repeat a step there:", demo.dir.display());
-            println!("  cd {}", demo.dir.display());
-            println!("  export MODELSEAL_VAULT=file:vault.json MODELSEAL_PASSPHRASE_FILE=passphrase");
+            tell(&format!("All files are in {}. To repeat a step there:", demo.dir.display()));
+            tell(&format!("  cd {}", demo.dir.display()));
+            tell("  export MODELSEAL_VAULT=file:vault.json MODELSEAL_PASSPHRASE_FILE=passphrase");
         }
         Ok(demo)
     }
@@ -90,14 +90,14 @@ impl Demo {
 
     fn say(&self, text: &str) {
         if self.loud {
-            println!("\n{text}");
+            tell(&format!("\n{text}"));
         }
     }
 
     /// Runs one command, with the names of files standing for those in the demo's folder.
     fn step(&self, command: &[&str]) -> Result<()> {
         if self.loud {
-            println!("$ modelseal {}", command.join(" "));
+            tell(&format!("$ modelseal {}", command.join(" ")));
         }
         let file = |word: &&str| match Path::new(word).extension().and_then(|ending| ending.to_str()) {
             Some("tflite" | "sealed" | "grant" | "identity" | "pem") => self.path(word).into_os_string(),
@@ -128,7 +128,7 @@ impl Demo {
 
     fn say_error(&self, error: &Error) {
         if self.loud {
-            println!("error: {}\n  hint: {}", error.what(), error.hint());
+            tell(&format!("error: {}\n  hint: {}", error.what(), error.hint()));
         }
     }
 
@@ -186,4 +186,10 @@ fn empty_dir(dir: &Path) -> Result<PathBuf> {
 fn temporary_dir() -> Result<PathBuf> {
     let made = tempfile::Builder::new().prefix("modelseal-demo-").tempdir();
     made.map(tempfile::TempDir::keep).map_err(|error| Error::io(&std::env::temp_dir(), &error))
+}
+
+/// Where nobody listens any more, the demo still does its work.
+fn tell(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

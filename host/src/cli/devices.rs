@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use super::args::{DeviceCommand, EnrollArgs};
 use super::context::{Context, now, time};
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, Existing};
+use crate::files::{self, Access, Existing, Output};
 use crate::identity::{Enrolment, Identity};
 use crate::pem;
 use crate::registry::{Device, DeviceKeyKind, Locked, Registry};
 
 const PUBLIC_KEY_MAX: u64 = 64 * 1024;
+const LINES_MAX: usize = 64;
 
 pub(super) fn run(command: DeviceCommand, context: &Context<'_>) -> Result<()> {
     match command {
@@ -37,14 +38,14 @@ fn device_id(id: &str) -> Result<DeviceId<'_>> {
 
 fn keygen(id: &str, identity_out: &Path, public_out: &Path, context: &Context<'_>) -> Result<()> {
     let id = device_id(id)?;
-    if identity_out == public_out {
-        return Err(Error::usage("identity and public key would be one file", "name two"));
-    }
-    files::protect(public_out, &[])?;
+    context.protect(public_out, &[identity_out])?;
     let secret = X25519Secret::generate(&mut UnwrapErr(SysRng));
     let public = pem::x25519(&secret.public()?).ok_or(modelseal_core::Error::Key)?;
+    // Both can be written, or neither is.
+    let mut output = Output::create(public_out, Access::Public, Existing::Replace)?;
+    output.write(public.as_bytes())?;
     Identity::keygen(id, &secret)?.write_new(identity_out)?;
-    files::write(public_out, public.as_bytes(), Access::Public, Existing::Replace)?;
+    output.commit()?;
     let object = json!({ "device": id.as_str(), "identity": identity_out, "public": public_out });
     let text = format!(
         "made {}, the secret of {}, and {}, its public key",
@@ -105,17 +106,23 @@ fn hand_over(
 }
 
 fn lines(lines: &[String]) -> Result<Vec<String>> {
-    let mut sorted = lines.to_vec();
-    sorted.sort();
-    sorted.dedup();
-    for line in &sorted {
+    let mut unique: Vec<String> = Vec::new();
+    for line in lines {
+        if !unique.contains(line) {
+            unique.push(line.clone());
+        }
+    }
+    if unique.len() > LINES_MAX {
+        return Err(Error::usage(format!("{} lines are too many", unique.len()), "give at most 64"));
+    }
+    for line in &unique {
         let spelt = line.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
         if !(1..=64).contains(&line.len()) || !spelt {
             let error = Error::from(modelseal_core::Error::Line).as_usage();
             return Err(error.with_hint(format!("choose another name than {line:?}")));
         }
     }
-    Ok(sorted)
+    Ok(unique)
 }
 
 fn read_public(path: &Path) -> Result<[u8; 32]> {
@@ -130,7 +137,16 @@ fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Resul
     let part = Identity::read(public_part)?;
     let mut own = Identity::read(identity)?;
     part.require_enrolled()?;
-    if own.public_key() != part.public_key() {
+    if !own.lines().is_empty() {
+        let what = format!("{} is enrolled already", identity.display());
+        return Err(Error::new(
+            Code::Refused,
+            what,
+            "a device that changes its publisher gets a new identity",
+        ));
+    }
+    own.secret()?;
+    if own.public_key().is_none() || own.public_key() != part.public_key() {
         let what = format!("{} and {} have different keys", identity.display(), public_part.display());
         return Err(Error::new(
             Code::NotAuthentic,

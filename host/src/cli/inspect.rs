@@ -1,28 +1,41 @@
 //! `inspect`: what a sealed model or a grant says of itself.
 
+use std::fs::File;
+use std::io::{Cursor, Read};
+
 use modelseal_core::grant::{GRANT_MAGIC, GRANT_MAX, Grant, Wrapping};
 use modelseal_core::manifest::Suite;
 use serde_json::{Value, json};
 
 use super::args::InspectArgs;
 use super::context::{Context, time};
-use crate::error::{Code, Error, Result};
-use crate::files;
+use crate::error::{Error, Result};
 use crate::open::SealedFile;
 
 pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
-    let piped = args.file.as_os_str() == "-";
-    let read = if piped { Ok(Vec::new()) } else { files::read(&args.file, GRANT_MAX as u64) };
-    let (object, text) = match read {
-        Ok(bytes) if bytes.starts_with(&GRANT_MAGIC) => {
-            let grant = Grant::parse(&bytes).map_err(|error| Error::from(error).about(&args.file))?;
-            (grant_object(&grant), grant_text(&grant))
-        }
-        Err(error) if error.code() == Code::Io => return Err(error),
-        _ => {
-            let sealed = SealedFile::open(&args.file)?;
-            (sealed_object(&sealed)?, sealed_text(&sealed)?)
-        }
+    let path = args.file.as_path();
+    let io = |error: std::io::Error| Error::io(path, &error);
+    let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(io)?)
+    };
+    // A pipe is read once: its first bytes say what it is, and are put back in front of the rest.
+    let mut head = Vec::new();
+    input.by_ref().take(GRANT_MAGIC.len() as u64).read_to_end(&mut head).map_err(io)?;
+    let is_grant = head == GRANT_MAGIC;
+    let input = Cursor::new(head).chain(input);
+    let (object, text) = if is_grant {
+        let mut bytes = Vec::new();
+        input.take(GRANT_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+        let grant = Grant::parse(&bytes).map_err(|error| Error::from(error).about(path))?;
+        (grant_object(&grant), grant_text(&grant))
+    } else if path.is_file() {
+        let sealed = SealedFile::open(path)?;
+        (sealed_object(&sealed)?, sealed_text(&sealed)?)
+    } else {
+        let sealed = SealedFile::from_reader(Box::new(input))?;
+        (sealed_object(&sealed)?, sealed_text(&sealed)?)
     };
     context.answer(&object, &text)
 }

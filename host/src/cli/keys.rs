@@ -17,10 +17,15 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
         let what = format!("there is a registry at {} already", registry.display());
         return Err(Error::new(Code::Vault, what, "name another one with --registry, or move it away"));
     }
+    make_parent(&registry)?;
     if let modelseal_hsm::Location::File(path) = &location {
         make_parent(path)?;
+        if files::place(path) == files::place(&registry) {
+            return Err(Error::usage("vault and registry would be one file", "give --registry another name"));
+        }
     }
-    make_parent(&registry)?;
+    // Whether the registry can be written is found out before there are keys.
+    drop(files::lock(&registry)?);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
     Locked::open(&registry, &vault.publisher()?)?.commit()?;
@@ -103,7 +108,7 @@ fn export(
     match output {
         None => context.answer(&json!({ "publisher": pems }), text.trim_end()),
         Some(path) => {
-            files::protect(path, &[])?;
+            context.protect(path, &[])?;
             files::write(path, text.as_bytes(), Access::Public, Existing::Replace)?;
             context.show(&json!({ "output": path, "keys": pems.len() }), &format!("wrote {}", path.display()))
         }

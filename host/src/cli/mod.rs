@@ -52,9 +52,13 @@ fn forbid_core_dumps() {
 /// `--help` and `--version` come as errors, too. With `--json`, a wrong command line is an object like any
 /// other error.
 fn usage(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() && std::env::args().any(|arg| arg == "--json") {
+    if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
         let text = error.to_string();
-        let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // All of what clap says before it shows the usage.
+        let said =
+            text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+        let what = said.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let what = what.trim_start_matches("error: ").to_owned();
         context::report_json(&Error::usage(what, "see modelseal --help"));
     } else {
         let _ = error.print();
@@ -74,14 +78,17 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
         Command::Key(command) => keys::run(command, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "modelseal", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "modelseal", &mut script);
+            context::print(String::from_utf8_lossy(&script).trim_end())
         }
-        Command::Man { dir } => man(&dir),
+        Command::Man { dir } => man(&dir, context),
     }
 }
 
-fn man(dir: &std::path::Path) -> Result<()> {
+fn man(dir: &std::path::Path, context: &Context<'_>) -> Result<()> {
     let made = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir));
-    made.map_err(|error| Error::io(dir, &error))
+    made.map_err(|error| Error::io(dir, &error))?;
+    context
+        .show(&serde_json::json!({ "dir": dir }), &format!("wrote the manual pages into {}", dir.display()))
 }

@@ -42,6 +42,7 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
         claims: claims(&args.claims)?,
     };
     check(&subject)?;
+    context.protect(&args.output, &[&args.model])?;
     let vault = context.vault()?;
     let bar = context.progress("sealing", length);
     let sealed =
@@ -136,8 +137,7 @@ fn read_publisher(path: &Path) -> Result<Publisher> {
 }
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
-    let inputs = [Some(&args.sealed), args.grant.as_ref(), args.identity.as_ref(), args.state.as_ref()];
-    files::protect(&args.output, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    protect(args, context)?;
     match (&args.grant, &args.identity) {
         (Some(grant), Some(identity)) => open_by_grant(args, grant, identity, context),
         _ => {
@@ -155,6 +155,20 @@ pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     }
 }
 
+fn protect(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
+    if args.output.as_os_str() == "-" {
+        return Ok(());
+    }
+    let state = args.identity.as_ref().map(|identity| state_path(args, identity));
+    let inputs = [Some(&args.sealed), args.grant.as_ref(), args.identity.as_ref(), state.as_ref()];
+    let inputs: Vec<_> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    context.protect(&args.output, &inputs)
+}
+
+fn state_path(args: &OpenArgs, identity: &Path) -> PathBuf {
+    args.state.clone().unwrap_or_else(|| state::default_path(identity))
+}
+
 fn open_by_grant(
     args: &OpenArgs,
     grant_path: &Path,
@@ -169,7 +183,7 @@ fn open_by_grant(
     })?;
     let mut sealed = SealedFile::open(&args.sealed)?;
     let line = wanted_line(args, &identity, &sealed)?;
-    let state_path = args.state.clone().unwrap_or_else(|| state::default_path(identity_path));
+    let state_path = state_path(args, identity_path);
     let store = StateStore::new(&state_path, identity_path, &line);
     let reader = Reader { identity: &identity, grant_path, line: &line, floor: store.stored()?, now: now() };
     let confirm = |confirmation| if args.no_confirm { Ok(()) } else { store.confirm(confirmation) };
@@ -263,7 +277,7 @@ fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let id = DeviceId::new(&args.device).map_err(|error| Error::from(error).as_usage())?;
     let limits = Limits { validity: validity(args)?, floor: args.floor };
-    files::protect(&args.output, &[&args.sealed])?;
+    context.protect(&args.output, &[&args.sealed])?;
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
     let device = registry.device(id.as_str())?;

@@ -1,7 +1,7 @@
 //! What `firmware/boot` can't do in a shell: writes what a board is provisioned with, and reads its log.
 //!
 //! ```text
-//! board provision --identity I --grant G --length N [--line L] [--time T] --out REGION
+//! board provision --identity I --grant G --sealed S --length N [--line L] [--time T] --out REGION
 //! board state --identity I --out FILE
 //! board log --elf ELF
 //! ```
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use defmt_decoder::{DecodeError, Frame, StreamDecoder, Table};
 use modelseal::Code;
 use modelseal::identity::Identity;
+use modelseal::open::SealedFile;
 use modelseal_core::grant::DeviceId;
 use modelseal_firmware::provision::{
     DELIVERED_GRANT_MAX, DELIVERY_MAX, Delivery, PROVISIONED_MAX, Provisioned,
@@ -92,7 +93,7 @@ fn provision(options: &Options) -> Result<(), Failure> {
     let identity = options.identity()?;
     let provisioned = Provisioned {
         device: DeviceId::new(identity.device())?,
-        line: line(&identity, options.get("line"))?,
+        line: line(&identity, options)?,
         publisher: identity.publisher()?,
         secret: identity.secret()?,
     };
@@ -115,10 +116,19 @@ fn provision(options: &Options) -> Result<(), Failure> {
 }
 
 /// A board serves one line: the one that was asked for, or the identity's first.
-fn line<'i>(identity: &'i Identity, wanted: Option<&str>) -> Result<&'i str, Failure> {
-    let mut lines = identity.lines().iter();
-    let found = lines.find(|line| wanted.is_none_or(|wanted| wanted == line.as_str()));
-    found.map(String::as_str).ok_or_else(|| "the identity has no such line".into())
+/// The line that was asked for; else the model's, if the device is enrolled for it; else the device's first.
+fn line<'i>(identity: &'i Identity, options: &Options) -> Result<&'i str, Failure> {
+    let enrolled = |line: &str| identity.lines().iter().find(|enrolled| *enrolled == line);
+    let found = match options.get("line") {
+        Some(wanted) => enrolled(wanted),
+        None => {
+            let sealed = SealedFile::open(Path::new(options.require("sealed")?));
+            let of_model = sealed.and_then(|sealed| Ok(sealed.header()?.manifest().subject.line.to_owned()));
+            of_model.ok().and_then(|line| enrolled(&line)).or(identity.lines().first())
+        }
+    };
+    let refusal = || modelseal::Error::from(modelseal_core::Error::OtherLine);
+    Ok(found.map(String::as_str).ok_or_else(refusal)?)
 }
 
 /// An EEPROM as it leaves the factory: the first floor, and otherwise blank.
