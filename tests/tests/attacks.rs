@@ -239,7 +239,7 @@ fn parts_of_another_version() {
             (0..p.envelope, (3, "ManifestSignature"), (3, "ManifestSignature")),
             (p.envelope..p.envelope + 64, (3, "ManifestSignature"), (3, "ManifestSignature")),
             // A genuine header, but of a model that wasn't granted.
-            (0..p.envelope + 64, (3, "no name"), (4, "OtherModel")),
+            (0..p.envelope + 64, (3, "KeySlot"), (4, "OtherModel")),
             (0..p.index, (3, "Index"), (4, "OtherModel")),
             (0..p.payload, (3, "Chunk"), (4, "OtherModel")),
             (p.envelope..p.index, (3, "ManifestSignature"), (3, "ManifestSignature")),
@@ -254,7 +254,7 @@ fn parts_of_another_version() {
         }
         // The key slots of another version: of no use to the vault, of no interest to the device.
         let slots = take(p.envelope + 64..p.index);
-        bench.refuses(&slots, By::Vault, truth, (3, "no name"), "slots");
+        bench.refuses(&slots, By::Vault, truth, (3, "KeySlot"), "slots");
         bench.opens(&slots, By::Grant(&held), truth, "slots");
     }
 }
@@ -275,7 +275,7 @@ fn the_wrapped_key_moved_copied_and_hidden_among_others() {
         bench.opens(&hidden, By::Vault, &model.plain, "behind another model's");
     }
     let none = replaced(&model.sealed, slot(0).start, &[0; 64]);
-    bench.refuses(&none, By::Vault, &model.plain, (3, "no name"), "no slot in use");
+    bench.refuses(&none, By::Vault, &model.plain, (3, "KeySlot"), "no slot in use");
 }
 
 // ---- Somebody else's signature ----
@@ -313,8 +313,8 @@ fn a_manifest_signed_by_somebody_else() {
             bench.refuses(sealed, By::Grant(&held), &theirs.plain, signature, name);
             bench.refuses(sealed, By::Grant(&shared), &theirs.plain, signature, name);
         }
-        attacker.refuses(&lure, By::Vault, &theirs.plain, (3, "no name"), "lure");
-        bench.refuses(&back, By::Vault, &model.plain, (3, "no name"), "back");
+        attacker.refuses(&lure, By::Vault, &theirs.plain, (3, "KeySlot"), "lure");
+        bench.refuses(&back, By::Vault, &model.plain, (3, "KeySlot"), "back");
         attacker.refuses(&back, By::Vault, &model.plain, signature, "back");
         attacker.refuses(&model.sealed, By::Vault, &model.plain, signature, "another vault's");
         attacker.refuses(&model.sealed, By::Publisher, &model.plain, signature, "another vault's");
