@@ -109,7 +109,7 @@ pub fn signed_bytes(sealed: &[u8], parts: Parts) -> Vec<u8> {
     [b"modelseal/v1/manifest\0", &sealed[..parts.envelope]].concat()
 }
 
-fn encrypt(suite: u8, key: &[u8], nonce: &[u8; 12], data: &mut [u8]) -> [u8; 16] {
+pub(crate) fn encrypt(suite: u8, key: &[u8], nonce: &[u8; 12], data: &mut [u8]) -> [u8; 16] {
     let key: &[u8; 32] = key.try_into().unwrap();
     let (nonce, data) = (nonce.into(), data.into());
     let tag = match suite {
@@ -120,7 +120,7 @@ fn encrypt(suite: u8, key: &[u8], nonce: &[u8; 12], data: &mut [u8]) -> [u8; 16]
     tag.into()
 }
 
-fn expand<const N: usize>(prk: &[u8; 32], info: &[u8]) -> [u8; N] {
+pub(crate) fn expand<const N: usize>(prk: &[u8; 32], info: &[u8]) -> [u8; N] {
     let mut okm = [0; N];
     Hkdf::<Sha256>::from_prk(prk).unwrap().expand(info, &mut okm).unwrap();
     okm

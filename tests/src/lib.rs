@@ -6,6 +6,7 @@
 //! - [`softhsm`]: a token of its own for one test
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
+//! - [`vectors`]: the conformance vectors, and what makes them
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ pub mod forge;
 pub mod published;
 pub mod softhsm;
 pub mod story;
+pub mod vectors;
 pub mod workspace;
 
 pub use workspace::{Refusal, Run, Workspace, scratch};

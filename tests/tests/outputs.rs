@@ -163,6 +163,15 @@ fn an_output_never_replaces_an_input_or_a_secret() {
         [&SEAL[..], &["kept", "-o", "kept"]].concat(),
         vec!["key", "export", "-o", "vault.json"],
         vec!["device", "keygen", "d", "--identity-out", "d", "--public-out", "d"],
+        vec!["device", "keygen", "d", "--identity-out", "d", "--public-out", "./d"],
+        vec!["device", "keygen", "d", "--identity-out", "d", "--public-out", "nowhere/d"],
+        // The state and the passphrase, however they are spelt and whether they are there yet or not.
+        [&open[..], &["./kitchen-7.identity.state"]].concat(),
+        [&open[..], &["state", "--state", "./state"]].concat(),
+        [&SEAL[..], &["kept", "-o", "./passphrase"]].concat(),
+        // A folder, and standard output where a file must be.
+        [&open[..], &["tmp"]].concat(),
+        [&SEAL[..], &["kept", "-o", "-"]].concat(),
     ];
     let mut replaced = Vec::new();
     for arguments in cases {
@@ -177,4 +186,27 @@ fn an_output_never_replaces_an_input_or_a_secret() {
         before.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
     }
     assert!(replaced.is_empty(), "lost an input or a secret:\n  {}", replaced.join("\n  "));
+}
+
+/// A file would take the place of a pipe or a device for everybody.
+#[test]
+fn an_output_never_replaces_a_pipe() {
+    let w = published();
+    let pipe = w.path("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    let grant = ["grant", "sealed", "--device", "kitchen-7", "-o", "pipe"];
+    for arguments in
+        [&grant[..], &["key", "export", "-o", "pipe"], &[&SEAL[..], &["kept", "-o", "pipe"]].concat()]
+    {
+        w.refused(6, arguments);
+        use std::os::unix::fs::FileTypeExt;
+        assert!(pipe.metadata().unwrap().file_type().is_fifo(), "{arguments:?}");
+    }
 }
