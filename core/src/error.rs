@@ -28,7 +28,7 @@ pub enum Error {
     Kind = 309,
     /// The model's length isn't within 1 ..= 2^48.
     Length = 310,
-    /// The claims break a rule: more than 8, keys out of order or badly spelt, or a value that is too long
+    /// The claims break a rule: keys out of order or badly spelt, or a value that is too long
     /// or has control characters.
     Claims = 311,
     /// A byte between index and payload isn't zero.

@@ -15,9 +15,9 @@
 //! Each step consumes the previous one's type, so none can be left out or done in another order. A vault has
 //! no grant: it starts from a [`Verified<Header>`](Verified) and joins at step 6.
 //!
-//! Comparisons that decide are made twice, differently coded, so that no single skipped instruction turns a
-//! refusal into an opening; and what they compare also flows into the keys, so that a skipped comparison
-//! gives another key, not a model.
+//! Comparisons that decide are made twice, differently coded, against a single skipped instruction. The model
+//! id, the terms and the subject also flow into the keys, so that a change of them that slipped through gives
+//! another key, not a model. The reader's own side (its id, line, clock and floor) has the comparisons alone.
 
 use core::hint::black_box;
 

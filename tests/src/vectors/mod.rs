@@ -3,7 +3,7 @@
 //! - [`Case`]: one case, as JSON
 //! - `make`, `scene`: models and grants, from the specification
 //! - `opens`: what must open
-//! - `shape`: what doesn't parse
+//! - `shape`, `shape_of_grants`: what doesn't parse
 //! - `signed`, `granted`, `sealed`: what parses and is refused by signatures and keys, by terms, by the payload
 //!
 //! Everything is the same at each run. What is expected is stated case by case, and is never what a reader said.
@@ -14,6 +14,7 @@ mod opens;
 mod scene;
 mod sealed;
 mod shape;
+mod shape_of_grants;
 mod signed;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,15 @@ pub const LAYERS: [&str; 8] =
 
 /// All cases, in no particular order.
 pub fn all() -> Vec<Case> {
-    [opens::cases(), shape::cases(), signed::cases(), granted::cases(), sealed::cases()].concat()
+    [
+        opens::cases(),
+        shape::cases(),
+        shape_of_grants::cases(),
+        signed::cases(),
+        granted::cases(),
+        sealed::cases(),
+    ]
+    .concat()
 }
 
 /// One case.

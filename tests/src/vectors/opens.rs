@@ -11,7 +11,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// By turns, so that every length is opened with everything.
 fn by_turns(i: usize) -> (Spec, Wrap) {
-    let signer = if i / 2 % 2 == 0 { Signer::Ed25519(1) } else { Signer::P256(1) };
+    let signer = if (i / 2).is_multiple_of(2) { Signer::Ed25519(1) } else { Signer::P256(1) };
     (Spec { suite: 1 + (i % 2) as u8, signer, ..Spec::default() }, WRAPS[i / 4 % 2])
 }
 
@@ -88,7 +88,7 @@ fn claims() -> Vec<Case> {
     let euro = "\u{20ac}".repeat(42) + "ab";
     let edge = " ~\u{a0}\u{2028}\u{fffd}\u{ffff}\u{10ffff}\u{d7ff}\u{e000}";
     let many = ["-", ".", "0", "9", "_", "a", "aa", "z"].map(|key| (key, "x"));
-    let all: [(&str, &str, Vec<(&str, &str)>); 7] = [
+    let all = [
         ("claims-0", "no claims", vec![]),
         ("claims-8", "eight, ascending by bytes", many.to_vec()),
         ("claims-value-128", "a value of 128 bytes", vec![("a", &long)]),
