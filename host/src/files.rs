@@ -153,14 +153,26 @@ fn is_kept(path: &Path) -> bool {
 
 /// Reads a whole small file, of which no valid one is longer than `max` bytes.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
+    let there = read_if_there(path, max)?;
+    there.ok_or_else(|| {
+        Error::new(Code::Io, format!("{}: there is no such file", path.display()), "check the path")
+    })
+}
+
+/// The same; `None` if there is no such file. One look decides, for the file may appear meanwhile.
+pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     use io::Read;
-    let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(path, &error)),
+    };
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, &error))?;
     if bytes.len() as u64 > max {
         return Err(Error::from(modelseal_core::Error::Extended).about(path));
     }
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 /// Holds a lock against other processes until it is dropped. The lock's file stays: it is `path` with

@@ -60,12 +60,9 @@ impl Registry {
 
     /// Reads a registry; `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        if path.symlink_metadata().is_err() {
-            return Ok(None);
-        }
+        let Some(text) = files::read_if_there(path, FILE_MAX)? else { return Ok(None) };
         let malformed = || Error::malformed(path, "a registry");
-        let registry: Self =
-            serde_json::from_slice(&files::read(path, FILE_MAX)?).map_err(|_| malformed())?;
+        let registry: Self = serde_json::from_slice(&text).map_err(|_| malformed())?;
         if registry.format == FORMAT { Ok(Some(registry)) } else { Err(malformed()) }
     }
 

@@ -85,16 +85,15 @@ impl<'a> StateStore<'a> {
                 .about(self.path)
                 .with_hint(format!("{what}; restore it, or enrol the device under a new id")))
         };
-        let text = match files::read(self.path, FILE_MAX) {
-            Ok(text) => text,
-            Err(_) if self.path.symlink_metadata().is_err() => {
+        let text = match files::read_if_there(self.path, FILE_MAX)? {
+            Some(text) => text,
+            None => {
                 return if identity.is_used() {
                     damaged("it is missing, though the identity was used")
                 } else {
                     Ok(None)
                 };
             }
-            Err(error) => return Err(error),
         };
         match serde_json::from_slice::<StateFile>(&text) {
             Ok(state) if state.format != FORMAT => damaged("it isn't a state file"),
