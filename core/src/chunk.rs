@@ -1,6 +1,6 @@
 //! Chunked AEAD, in place, both ways (FORMAT.md, section 3.2).
 //!
-//! `chunk(i) = AEAD(payload_key, nonce(i), aad = empty, plaintext chunk i)`, the tag apart.
+//! `ciphertext(i), tag(i) = AEAD(payload key, nonce(i), aad = empty, chunk i of the model)`
 
 #[cfg(feature = "aes-gcm")]
 use aes_gcm::Aes256Gcm;
@@ -13,7 +13,7 @@ use crate::manifest::Suite;
 
 /// The joint for faster back ends: one keyed AEAD. Nonces come from the key schedule, never from a caller.
 pub trait ChunkCipher: Sized {
-    /// Keys the suite's AEAD.
+    /// Keys the suite's AEAD (2).
     fn new(suite: Suite, key: &[u8; KEY_LEN]) -> Result<Self, Error>;
 
     /// Encrypts in place and gives the tag.

@@ -1,4 +1,4 @@
-//! Every way in which reading can fail: one closed enum with stable numbers.
+//! Every way in which reading can fail: one closed enum with stable numbers (FORMAT.md, section 8).
 
 /// What was wrong, as a number that never changes its meaning.
 ///
@@ -164,7 +164,7 @@ impl Error {
         self as u16
     }
 
-    /// The class, which is the hundreds of the number.
+    /// The class, which is the hundreds of the number (8).
     pub const fn class(self) -> Class {
         match self.code() / 100 {
             3 => Class::NotAuthentic,

@@ -30,7 +30,7 @@ pub const GRANT_PREFIX_LEN: usize = 12;
 /// Most siblings on the path from a grant to the signed root.
 pub const SIBLINGS_MAX: usize = 16;
 
-/// The name of a device: 1 ..= 32 bytes of `[A-Za-z0-9._-]`.
+/// The name of a device (2): 1 ..= 32 bytes of `[A-Za-z0-9._-]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceId<'a>(&'a str);
@@ -57,7 +57,7 @@ pub struct Validity {
     pub not_after: u64,
 }
 
-/// What a grant allows, field by field in the order of the encoding.
+/// What a grant allows (6.2), field by field in the order of the encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms<'a> {
     /// The manifest's suite.
@@ -81,6 +81,7 @@ impl<'a> Terms<'a> {
         Self { suite: subject.suite, model: header.id(), device, floor: subject.version, validity: None }
     }
 
+    /// The bounds of 6.2.
     fn check(&self) -> Result<(), Error> {
         DeviceId::new(self.device.0)?;
         match self.validity {
@@ -90,10 +91,10 @@ impl<'a> Terms<'a> {
     }
 }
 
-/// The wrapped content key. The AEAD is the suite's.
+/// The wrapped content key (6.1). The AEAD is the suite's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wrapping {
-    /// For a device that shares a key with the vault.
+    /// For a device that shares a key with the vault (6.3).
     DeviceKey {
         /// Random.
         salt: [u8; 32],
@@ -102,7 +103,7 @@ pub enum Wrapping {
         /// The AEAD tag.
         tag: [u8; TAG_LEN],
     },
-    /// HPKE base mode with DHKEM(X25519, HKDF-SHA256) and HKDF-SHA256 (RFC 9180).
+    /// HPKE base mode with DHKEM(X25519, HKDF-SHA256) and HKDF-SHA256 (6.4; RFC 9180).
     Hpke {
         /// The encapsulated key.
         encapsulated: [u8; 32],
@@ -113,7 +114,7 @@ pub enum Wrapping {
     },
 }
 
-/// The publisher's signature over the root of a tree in which this grant is a leaf.
+/// The publisher's signature over the root of a tree in which this grant is a leaf (6.5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathSignature {
     /// Over `"modelseal/v1/grants\0" || root`.
@@ -125,7 +126,7 @@ pub struct PathSignature {
 }
 
 impl PathSignature {
-    /// `node = BLAKE3(0x01 || left || right)`
+    /// (6.5) `node = BLAKE3(0x01 || left || right)`, from the leaf up to the root.
     fn root(&self, leaf: [u8; 32]) -> [u8; 32] {
         self.siblings.iter().enumerate().fold(leaf, |node, (i, sibling)| {
             let (left, right) = if self.sides >> i & 1 == 1 { (sibling, &node) } else { (&node, sibling) };
@@ -133,12 +134,13 @@ impl PathSignature {
         })
     }
 
+    /// (6.5) Bits of `sides` beyond the number of siblings must be 0.
     fn has_stray_bits(&self) -> bool {
         u32::from(self.sides) >> self.siblings.len() != 0
     }
 }
 
-/// What the publisher signs for grants: `"modelseal/v1/grants\0" || root`.
+/// (6.5) What the publisher signs for grants: `signed bytes = "modelseal/v1/grants\0" || root of the tree`
 pub fn grants_message(root: &[u8; 32]) -> [u8; GRANTS.len() + 32] {
     let mut message = [0; GRANTS.len() + 32];
     let (label, rest) = message.split_at_mut(GRANTS.len());
@@ -158,7 +160,7 @@ pub struct Grant<'a> {
 }
 
 impl<'a> Grant<'a> {
-    /// Reads a whole grant; nothing may follow.
+    /// Reads a whole grant, in the order of 6.1; nothing may follow.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let (prefix, body) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
         let length = Self::body_len(prefix)?;
@@ -184,7 +186,8 @@ impl<'a> Grant<'a> {
         Ok(Self { terms, terms_bytes, wrapping, wrapping_bytes, signature })
     }
 
-    /// Reads the prefix and gives the length of what follows, for readers that fetch one after the other.
+    /// Reads the prefix (6.1) and gives the length of what follows, for readers that fetch one after the
+    /// other.
     pub fn body_len(prefix: &[u8; GRANT_PREFIX_LEN]) -> Result<usize, Error> {
         let [magic @ .., v0, v1, l0, l1] = *prefix;
         if magic != GRANT_MAGIC {
@@ -216,15 +219,17 @@ impl<'a> Grant<'a> {
         self.signature.as_ref()
     }
 
-    /// Checks the publisher's signature.
+    /// Checks the publisher's signature (6.5).
     pub fn verify(self, publisher: &Publisher) -> Result<Verified<Self>, Error> {
         let signature = self.signature.clone().ok_or(Error::GrantSignature)?;
         let message = grants_message(&signature.root(leaf(self.terms_bytes, self.wrapping_bytes)));
         publisher.verify(self, &message, &signature.signature).ok_or(Error::GrantSignature)
     }
 
-    /// Unwraps with a device key, which authenticates the grant: the key is derived from the terms, and from
-    /// `model`, the id that the reader **computed**.
+    /// (6.3) Unwraps with a device key, which authenticates the grant: the key is derived from the terms,
+    /// and from `model`, the id that the reader **computed**.
+    ///
+    /// `ciphertext, tag = AEAD(grant key, nonce, aad = empty, content key)`
     pub(crate) fn unwrap_with_device_key(
         &self,
         key: &DeviceKey,
@@ -240,7 +245,7 @@ impl<'a> Grant<'a> {
         Ok(ContentKey::from_bytes(&content))
     }
 
-    /// Unwraps with a private key: `info` has the computed id, `aad` is the terms as received.
+    /// (6.4) Unwraps with a private key: `info` has the computed id, `aad` is the terms as received.
     #[cfg(feature = "x25519")]
     pub(crate) fn unwrap_with_x25519(
         &self,
@@ -263,7 +268,7 @@ impl<'a> Grant<'a> {
     }
 }
 
-/// `leaf = BLAKE3(0x00 || postcard(terms) || postcard(wrapping))`
+/// (6.5) `leaf = BLAKE3(0x00 || terms || wrapping)`
 fn leaf(terms: &[u8], wrapping: &[u8]) -> [u8; 32] {
     *blake3::Hasher::new().update(&[0]).update(terms).update(wrapping).finalize().as_bytes()
 }
@@ -271,7 +276,7 @@ fn leaf(terms: &[u8], wrapping: &[u8]) -> [u8; 32] {
 /// An encoded grant.
 pub type GrantBytes = Vec<u8, GRANT_MAX>;
 
-/// Wraps the content key for a device that shares `key` with the vault. The grant is complete.
+/// Wraps the content key for a device that shares `key` with the vault (6.3). The grant is complete.
 pub fn wrap_for_device_key(
     content: &Unwrapped<'_>,
     terms: &Terms<'_>,
@@ -296,7 +301,7 @@ pub struct UnsignedGrant {
     wrapping: Vec<u8, WRAPPING_MAX>,
 }
 
-/// Wraps the content key for the holder of an X25519 private key. A key of small order is refused.
+/// Wraps the content key for the holder of an X25519 private key (6.4). A key of small order is refused.
 #[cfg(feature = "x25519")]
 pub fn wrap_for_x25519(
     content: &Unwrapped<'_>,
@@ -316,7 +321,7 @@ pub fn wrap_for_x25519(
     })
 }
 
-/// Refuses public keys that no grant could be wrapped for: those of small order parse, and fail on use.
+/// Refuses public keys that no grant could be wrapped for (6.4): those of small order parse, and fail on use.
 #[cfg(feature = "x25519")]
 pub fn check_x25519(public: &[u8; 32], rng: &mut impl CryptoRng) -> Result<(), Error> {
     x25519::try_encapsulate(public, rng)
@@ -324,7 +329,7 @@ pub fn check_x25519(public: &[u8; 32], rng: &mut impl CryptoRng) -> Result<(), E
 
 #[cfg(feature = "x25519")]
 impl UnsignedGrant {
-    /// This grant's leaf in a tree of grants; the root, if it is signed alone.
+    /// This grant's leaf in a tree of grants (6.5); the root, if it is signed alone.
     pub fn leaf(&self) -> [u8; 32] {
         leaf(&self.terms, &self.wrapping)
     }
@@ -340,7 +345,7 @@ const WRAPPING_MAX: usize = 1 + 32 + 32 + TAG_LEN;
 const PATH_MAX: usize = 1 + 64 + 1 + 32 * SIBLINGS_MAX + 3;
 const _: () = assert!(GRANT_PREFIX_LEN + TERMS_MAX + WRAPPING_MAX + PATH_MAX <= GRANT_MAX);
 
-/// Encodes terms that fit the model in hand; no other can be granted.
+/// Encodes terms that fit the model in hand (6.2); no other can be granted.
 fn encode_terms<'b>(
     content: &Unwrapped<'_>,
     terms: &Terms<'_>,
@@ -366,6 +371,7 @@ fn encode_wrapping(wrapping: &Wrapping) -> Result<Vec<u8, WRAPPING_MAX>, Error> 
     Vec::from_slice(bytes).map_err(|_| Error::GrantLength)
 }
 
+/// (6.1) `prefix || terms || wrapping || path signature`
 fn encode(terms: &[u8], wrapping: &[u8], signature: Option<&PathSignature>) -> Result<GrantBytes, Error> {
     let mut buffer = [0; PATH_MAX];
     let signature = postcard::to_slice(&signature, &mut buffer).map_err(|_| Error::GrantLength)?;

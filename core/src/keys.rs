@@ -17,16 +17,20 @@ use crate::error::Error;
 use crate::grant::DeviceId;
 use crate::sealed::ModelId;
 
-/// What the publisher signs under: this, then bytes 0 .. 16+M of the sealed model.
+/// What the publisher signs under: this, then bytes 0 .. 16+M of the sealed model (4.5).
 pub(crate) const MANIFEST: &[u8] = b"modelseal/v1/manifest\0";
-/// What the publisher signs under: this, then the root of a tree of grants.
+/// What the publisher signs under: this, then the root of a tree of grants (6.5).
 pub(crate) const GRANTS: &[u8] = b"modelseal/v1/grants\0";
-/// HPKE's `info` is this, then the model id.
+/// HPKE's `info` is this, then the model id (6.4).
 #[cfg(feature = "x25519")]
 pub(crate) const HPKE_GRANT: &[u8] = b"modelseal/v1/hpke-grant\0";
+/// For payload keys (3.1).
 const PAYLOAD: &[u8] = b"modelseal/v1/payload\0";
+/// For grant keys (3.4).
 const DEVICE_GRANT: &[u8] = b"modelseal/v1/device-grant\0";
+/// For device keys (3.3).
 const DEVICE: &[u8] = b"modelseal/v1/device\0";
+/// For key slots (3.5).
 const CONTENT_KEY: &[u8] = b"modelseal/v1/content-key\0";
 
 /// Length of every symmetric key, in bytes.
@@ -42,6 +46,7 @@ pub const TAG_LEN: usize = 16;
 pub struct ContentKey([u8; KEY_LEN]);
 
 impl ContentKey {
+    /// Fresh for each sealing (3.1): no caller brings one.
     pub(crate) fn generate(rng: &mut impl CryptoRng) -> Self {
         let mut key = Self([0; KEY_LEN]);
         rng.fill_bytes(&mut key.0);
@@ -57,7 +62,8 @@ impl ContentKey {
         &self.0
     }
 
-    /// `payload_key || base_nonce || commitment = HKDF-Expand(content key, label || SHA-256(subject))`
+    /// (3.1) `payload key[32] || base nonce[12] || commitment[32] =
+    /// HKDF-Expand(content key, "modelseal/v1/payload\0" || SHA-256(subject), 76 bytes)`
     pub(crate) fn derive(&self, subject: &[u8]) -> Result<PayloadKeys, Error> {
         let mut okm = Zeroizing::new([0; KEY_LEN + NONCE_LEN + 32]);
         expand(&self.0, &[PAYLOAD, &Sha256::digest(subject)], okm.as_mut())?;
@@ -71,7 +77,7 @@ impl ContentKey {
     }
 }
 
-/// What one content key and one subject give: the key and base nonce of the chunks, and the commitment.
+/// What one content key and one subject give (3.1): the key and base nonce of the chunks, and the commitment.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct PayloadKeys {
     pub(crate) key: [u8; KEY_LEN],
@@ -80,7 +86,7 @@ pub(crate) struct PayloadKeys {
 }
 
 impl PayloadKeys {
-    /// `nonce(i) = base_nonce XOR (i as 96-bit big-endian)`
+    /// (3.2) `nonce(i) = base nonce XOR (four zero bytes || i as unsigned 64-bit big-endian)`
     pub(crate) fn nonce(&self, chunk: u64) -> [u8; NONCE_LEN] {
         let mut nonce = self.base_nonce;
         for (byte, counter) in nonce.iter_mut().skip(NONCE_LEN - 8).zip(chunk.to_be_bytes()) {
@@ -105,7 +111,8 @@ impl DeviceKey {
         &self.0
     }
 
-    /// `grant_key || nonce = HKDF-Expand(device key, label || salt || SHA-256(terms) || model id)`
+    /// (3.4) `grant key[32] || nonce[12] = HKDF-Expand(device key, "modelseal/v1/device-grant\0" || salt ||
+    /// SHA-256(terms) || model id, 44 bytes)`
     ///
     /// `model` is the id that the reader computed, so that changed terms or another manifest give an
     /// unrelated key even where every comparison is skipped.
@@ -125,7 +132,7 @@ impl DeviceKey {
     }
 }
 
-/// Wraps one content key for one device, once.
+/// Wraps one content key for one device, once (3.4).
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct GrantKey {
     pub(crate) key: [u8; KEY_LEN],
@@ -174,10 +181,10 @@ pub enum Secret {
 /// Number of bytes that [`fleet_block`] writes at most.
 pub const FLEET_BLOCK_LEN: usize = 4 + DEVICE.len() + 32 + 4;
 
-/// Block `counter` (1, 2) of the fixed input of SP 800-108r1 in counter mode, of which a vault takes the
-/// AES-256-CMAC under its fleet key; the two results make the device key.
+/// (3.3) Block `counter` (1, 2) of the fixed input of SP 800-108r1 in counter mode, of which a vault takes
+/// the AES-256-CMAC under its fleet key; the two results make the device key.
 ///
-/// `[i]u32be || "modelseal/v1/device" || 0x00 || device id || 0x00000100`
+/// `BE32(counter) || "modelseal/v1/device\0" || device id || BE32(256)`
 pub fn fleet_block(counter: u32, device: DeviceId<'_>) -> heapless::Vec<u8, FLEET_BLOCK_LEN> {
     let counter = counter.to_be_bytes();
     let length = 256u32.to_be_bytes();
@@ -188,7 +195,8 @@ pub fn fleet_block(counter: u32, device: DeviceId<'_>) -> heapless::Vec<u8, FLEE
 /// Length of [`content_key_aad`] in bytes.
 pub const CONTENT_KEY_AAD_LEN: usize = CONTENT_KEY.len() + 32;
 
-/// The additional data under which a master key encrypts the content key of model `id`.
+/// (3.5) The additional data under which a master key encrypts the content key of model `id`:
+/// `"modelseal/v1/content-key\0" || model id`
 pub fn content_key_aad(id: &ModelId) -> [u8; CONTENT_KEY_AAD_LEN] {
     let mut aad = [0; CONTENT_KEY_AAD_LEN];
     let (label, model) = aad.split_at_mut(CONTENT_KEY.len());
@@ -197,6 +205,7 @@ pub fn content_key_aad(id: &ModelId) -> [u8; CONTENT_KEY_AAD_LEN] {
     aad
 }
 
+/// HKDF-Expand with SHA-256 (3; RFC 5869, section 2.3).
 fn expand(prk: &[u8; KEY_LEN], info: &[&[u8]], okm: &mut [u8]) -> Result<(), Error> {
     // Neither can fail: the key has SHA-256's length and the output is far below 255 blocks.
     let hkdf = Hkdf::<Sha256>::from_prk(prk).map_err(|_| Error::Key)?;

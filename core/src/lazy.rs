@@ -1,4 +1,4 @@
-//! A model whose chunks are checked as they are read, for hosts (FORMAT.md, section 7).
+//! A model whose chunks are checked as they are read, for hosts (FORMAT.md, section 7, "A host").
 //!
 //! ```text
 //!  IndexCheck ─▶ CheckedIndex          every chaining value, against the root, once
@@ -14,7 +14,7 @@ use crate::open::{Confirmation, Unwrapped, equal};
 use crate::sealed::{Entry, Header, Layout};
 use crate::tree::{Tree, chaining_value};
 
-/// Checks an index against the root.
+/// Checks an index against the root (4.4): between steps 6 and 7.
 pub struct IndexCheck {
     tree: Tree,
     layout: Layout,
@@ -49,8 +49,8 @@ pub struct CheckedIndex {
 }
 
 impl CheckedIndex {
-    /// Checks the ciphertext of chunk `i`, which anybody can, without a key. `entry` is the one that went
-    /// into the [`IndexCheck`]: the caller has kept the index, or a hash of it, since.
+    /// (4.4) Checks the ciphertext of chunk `i`, which anybody can, without a key. `entry` is the one that
+    /// went into the [`IndexCheck`]: the caller has kept the index, or a hash of it, since.
     pub fn check_chunk(&self, i: u64, entry: &Entry, ciphertext: &[u8]) -> Result<(), Error> {
         if ciphertext.is_empty() || ciphertext.len() != self.layout.chunk_len(i) {
             return Err(Error::Memory);
@@ -75,8 +75,8 @@ impl<C: ChunkCipher> Lazy<C> {
         self.index.layout
     }
 
-    /// Decrypts chunk `i` in place, with `entry` as for [`CheckedIndex::check_chunk`]. On failure `chunk` is
-    /// wiped.
+    /// (3.2) Decrypts chunk `i` in place, with `entry` as for [`CheckedIndex::check_chunk`]. On failure
+    /// `chunk` is wiped.
     pub fn open_chunk(&self, i: u64, entry: &Entry, chunk: &mut [u8]) -> Result<(), Error> {
         let checked = self.index.check_chunk(i, entry, chunk);
         let opened = checked.and_then(|()| self.cipher.open(&self.keys.nonce(i), &[], chunk, &entry.tag));

@@ -9,9 +9,10 @@
 //!  operator ─▶ unwrap ─▶ open::Unwrapped ─▶ grant ───────────────────────▶ open::Request ─▶ … ─▶ model
 //! ```
 //!
-//! A **model** is any bytes. A **sealed model** is a signed manifest and encrypted chunks; a **grant** is its
-//! content key wrapped for one device, with terms. The words, the bytes and the order of checks are those
-//! of `docs/FORMAT.md`, and every module names its section.
+//! A **model** is any bytes. A **sealed model** is a signed manifest and encrypted chunks; a **grant** is
+//! its content key wrapped for one device, with terms. The words, the bytes and the order of checks are
+//! those of `docs/FORMAT.md`. Every module names its section; numbers in brackets, such as (3.2), are
+//! sections, too.
 //!
 //! In reading order:
 //!

@@ -38,7 +38,7 @@ impl From<Suite> for u8 {
 impl TryFrom<u8> for Suite {
     type Error = Error;
 
-    /// Only a suite that this reader was built for.
+    /// Only a suite that this reader was built for (2).
     fn try_from(id: u8) -> Result<Self, Error> {
         match id {
             1 if cfg!(feature = "aes-gcm") => Ok(Self::Aes256Gcm),
@@ -85,7 +85,7 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Checks every bound.
+    /// Checks every bound, in the order of the table of 4.2.
     pub fn check(&self) -> Result<(), Error> {
         let checks = [
             ((10..=20).contains(&self.chunk_log2), Error::ChunkSize),
@@ -119,7 +119,8 @@ pub struct Manifest<'a> {
 }
 
 impl<'a> Manifest<'a> {
-    /// Decodes exactly `bytes`, which must be the canonical encoding, and checks every bound.
+    /// Decodes exactly `bytes`, which must be the canonical encoding, and checks every bound, in the order
+    /// of 4.2.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         if !(1..=MANIFEST_MAX).contains(&bytes.len()) {
             return Err(Error::ManifestLength);
@@ -143,18 +144,19 @@ impl<'a> Manifest<'a> {
     }
 }
 
-/// The encoded subject within an encoded manifest: all but commitment and root.
+/// The encoded subject within an encoded manifest (4.2): all but commitment and root, the last 64 bytes.
 pub(crate) fn subject_bytes(manifest: &[u8]) -> Result<&[u8], Error> {
     let end = manifest.len().checked_sub(COMMITMENT_AND_ROOT).ok_or(Error::Truncated)?;
     manifest.get(..end).ok_or(Error::Truncated)
 }
 
-/// `[a-z0-9._-]`, 1 ..= `max` bytes.
+/// A name (2): `[a-z0-9._-]`, 1 ..= `max` bytes.
 pub(crate) fn is_name(name: &str, max: usize) -> bool {
     (1..=max).contains(&name.len())
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
 
+/// (4.2) Keys are names and strictly ascending, values at most 128 bytes without control characters.
 fn claims_hold(claims: &[Claim<'_>]) -> bool {
     claims.iter().all(|claim| {
         is_name(claim.key, 32) && claim.value.len() <= 128 && !claim.value.chars().any(char::is_control)
@@ -162,7 +164,7 @@ fn claims_hold(claims: &[Claim<'_>]) -> bool {
 }
 
 /// Decodes one value from the front of `bytes` and gives the value, its encoding and what follows. Only the
-/// canonical encoding passes: postcard alone accepts over-long varints.
+/// canonical encoding passes (2): postcard alone accepts over-long varints.
 pub(crate) fn strict<'a, T: Serialize + Deserialize<'a>>(bytes: &'a [u8]) -> Option<(T, &'a [u8], &'a [u8])> {
     let (value, rest) = postcard::take_from_bytes::<T>(bytes).ok()?;
     let encoding = bytes.get(..bytes.len().checked_sub(rest.len())?)?;

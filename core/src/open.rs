@@ -45,8 +45,8 @@ impl<'a, 'g> Request<'a, 'g> {
         Self { header, signature, grant }
     }
 
-    /// For readers that can afford one more signature: checks the manifest's, too, so that nothing outside
-    /// the key slots can be changed without being noticed.
+    /// Between steps 1 and 2 (7, "A host"), for readers that can afford one more signature: checks the
+    /// manifest's, too, so that nothing outside the key slots can be changed without being noticed.
     pub fn verify_manifest(self, publisher: &Publisher) -> Result<Self, Error> {
         self.header.clone().verify(&self.signature, publisher)?;
         Ok(self)
@@ -83,7 +83,8 @@ impl<'a, 'g> Request<'a, 'g> {
         })
     }
 
-    /// Why the grant didn't open with the device's key and the computed id. Every answer is a refusal.
+    /// (7, "Which error for which model", step 2) Why the grant didn't open with the device's key and the
+    /// computed id. Every answer is a refusal.
     fn why_not(&self, key: &DeviceKey, id: &ModelId, publisher: &Publisher) -> Error {
         let named = self.grant.terms().model;
         if named == *id || self.grant.unwrap_with_device_key(key, &named).is_err() {
@@ -93,8 +94,9 @@ impl<'a, 'g> Request<'a, 'g> {
     }
 }
 
-/// A genuine grant names another model than the one in hand: either that is the publisher's too, or it has
-/// been changed. A reader that trusts no publisher key can't tell, and says the latter.
+/// (7, "Which error for which model") A genuine grant names another model than the one in hand: either that
+/// is the publisher's too, or it has been changed. A reader that trusts no publisher key can't tell, and
+/// says the latter.
 fn other_model(header: &Header<'_>, signature: &Signature, publisher: &Publisher) -> Error {
     match header.clone().verify(signature, publisher) {
         Ok(_) => Error::OtherModel,
@@ -125,7 +127,7 @@ impl<'a, 'g> Authentic<'a, 'g> {
 }
 
 impl Header<'_> {
-    /// Refuses any line but `line`.
+    /// (7, step 3) Refuses any line but `line`.
     pub fn require_line(&self, line: &str) -> Result<(), Error> {
         if equal(self.manifest().subject.line.as_bytes(), line.as_bytes()) {
             Ok(())
@@ -155,7 +157,7 @@ pub struct Named<'a, 'g> {
 }
 
 impl<'a, 'g> Named<'a, 'g> {
-    /// Step 4: the terms.
+    /// Step 4: the terms (6.2).
     pub fn admit(self, conditions: &Conditions<'_>) -> Result<Admitted<'a, 'g>, Error> {
         let terms = self.grant.terms();
         let subject = &self.header.manifest().subject;
@@ -179,6 +181,7 @@ impl<'a, 'g> Named<'a, 'g> {
     }
 }
 
+/// (6.2) Good when `not_before <= now < not_after`.
 fn within(validity: Validity, now: Option<u64>) -> Result<(), Error> {
     let now = now.ok_or(Error::NoClock)?;
     if !at_least(now, validity.not_before) {
@@ -222,13 +225,14 @@ pub struct Unwrapped<'a> {
 }
 
 impl<'a> Unwrapped<'a> {
-    /// For a vault, which has verified the publisher's signature instead of steps 2 to 4 and unwrapped
-    /// `content` with a master key.
+    /// (7, "A vault") For a vault, which has verified the publisher's signature instead of steps 2 to 4 and
+    /// unwrapped `content` with a master key.
     pub fn by_vault(header: Verified<Header<'a>>, content: &[u8; KEY_LEN]) -> Result<Self, Error> {
         let content = ContentKey::from_bytes(content);
         Self::new(header.into_inner(), content, Confirmation { floor: None })
     }
 
+    /// Step 6: derive (3.1) and compare the commitment with the manifest's.
     fn new(header: Header<'a>, content: ContentKey, confirmation: Confirmation) -> Result<Self, Error> {
         let keys = content.derive(header.subject_bytes()?)?;
         if !equal(&keys.commitment, &header.manifest().commitment) {
@@ -272,6 +276,7 @@ impl<'a> Unwrapped<'a> {
         }
     }
 
+    /// Steps 7 and 8 (3.2, 4.4), without the wiping.
     fn decrypt<C: ChunkCipher>(
         &self,
         memory: &mut [u8],
@@ -330,7 +335,7 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    /// Stores `max(stored floor, floor)`. A vault's opening has no floor and stores nothing.
+    /// (7, step 9) Stores `max(stored floor, floor)`. A vault's opening has no floor and stores nothing.
     pub fn confirm(self, store: &mut impl FloorStore) -> Result<(), Error> {
         let Some(floor) = self.floor else { return Ok(()) };
         if floor > store.floor()? { store.raise(floor) } else { Ok(()) }
@@ -346,7 +351,8 @@ pub trait FloorStore {
     fn raise(&mut self, floor: u64) -> Result<(), Error>;
 }
 
-/// Compared twice: the second time without a branch, on values that the compiler can't know to be the same.
+/// Compared twice (7, "A device"): the second time without a branch, on values that the compiler can't know
+/// to be the same.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     a == b && bool::from(black_box(a).ct_eq(black_box(b)))
 }

@@ -26,8 +26,8 @@ pub struct Sealing<'a, C = Portable> {
 }
 
 impl<'a, C: ChunkCipher> Sealing<'a, C> {
-    /// Checks every bound of `subject` and makes a content key. The sealed model will have `slots` key
-    /// slots, of which the first is used.
+    /// Steps 1 and 2 of 4.5: checks every bound of `subject` and makes a content key. The sealed model will
+    /// have `slots` key slots, of which the first is used.
     pub fn new(subject: Subject<'a>, slots: u8, rng: &mut impl CryptoRng) -> Result<Self, Error> {
         let layout = Layout::of(&subject, slots)?;
         let content = ContentKey::generate(rng);
@@ -43,7 +43,8 @@ impl<'a, C: ChunkCipher> Sealing<'a, C> {
         self.layout
     }
 
-    /// Encrypts the next chunk in place. Every chunk has the layout's [`chunk_len`](Layout::chunk_len).
+    /// Step 3: encrypts the next chunk in place. Every chunk has the layout's
+    /// [`chunk_len`](Layout::chunk_len).
     pub fn seal_next(&mut self, chunk: &mut [u8]) -> Result<Entry, Error> {
         let i = self.tree.count();
         if i >= self.layout.chunks || chunk.len() != self.layout.chunk_len(i) {
@@ -56,7 +57,7 @@ impl<'a, C: ChunkCipher> Sealing<'a, C> {
         Ok(entry)
     }
 
-    /// After the last chunk: the header, and the content key for the vault to wrap.
+    /// Steps 4 and 5, after the last chunk: the header, and the content key for the vault to wrap.
     pub fn finish(self) -> Result<Unsigned, Error> {
         if self.tree.count() != self.layout.chunks {
             return Err(Error::Truncated);
@@ -71,7 +72,7 @@ impl<'a, C: ChunkCipher> Sealing<'a, C> {
     }
 }
 
-/// All of a sealed model but its envelope, which a vault makes.
+/// All of a sealed model but its envelope, which a vault makes: steps 6 and 7.
 pub struct Unsigned {
     header: Vec<u8, HEADER_MAX>,
     content: ContentKey,

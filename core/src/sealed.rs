@@ -44,8 +44,8 @@ pub const ENTRY_LEN: usize = TAG_LEN + 32;
 
 const _: () = assert!(4 + NONCE_LEN + 32 + TAG_LEN == SLOT_LEN && SLOT as usize == SLOT_LEN);
 
-/// BLAKE3 of the signed bytes: the name by which grants and logs know a sealed model. Holding one proves
-/// nothing about the model; it was computed from whatever manifest was in hand.
+/// BLAKE3 of the signed bytes (4.5): the name by which grants and logs know a sealed model. Holding one
+/// proves nothing about the model; it was computed from whatever manifest was in hand.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -78,7 +78,8 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Reads the prefix. Everything else of the file is read with the lengths that it gives.
+    /// Reads the prefix, in the order of 4.1. Everything else of the file is read with the lengths that it
+    /// gives.
     pub fn parse(bytes: &[u8; PREFIX_LEN]) -> Result<Self, Error> {
         let [magic @ .., v0, v1, m0, m1, e0, e1, e2, e3] = *bytes;
         if magic != MAGIC {
@@ -130,7 +131,7 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads bytes 0 .. 16+M, which must lie in memory that nobody else writes.
+    /// Reads bytes 0 .. 16+M (4.1, 4.2), which must lie in memory that nobody else writes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let (prefix, rest) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
         let prefix = Prefix::parse(prefix)?;
@@ -160,7 +161,7 @@ impl<'a> Header<'a> {
         self.layout
     }
 
-    /// `BLAKE3("modelseal/v1/manifest\0" || bytes 0 .. 16+M)`
+    /// (4.5) `model id = BLAKE3("modelseal/v1/manifest\0" || bytes 0 .. 16+M)`
     pub fn id(&self) -> ModelId {
         ModelId(*blake3::Hasher::new().update(MANIFEST).update(self.bytes).finalize().as_bytes())
     }
@@ -169,12 +170,12 @@ impl<'a> Header<'a> {
         subject_bytes(self.bytes.get(PREFIX_LEN..).ok_or(Error::Truncated)?)
     }
 
-    /// What the publisher signs: `"modelseal/v1/manifest\0" || bytes 0 .. 16+M`.
+    /// (4.5) `signed bytes = "modelseal/v1/manifest\0" || bytes 0 .. 16+M`
     pub fn signed_bytes(&self) -> SignedBytes {
         MANIFEST.iter().chain(self.bytes).copied().collect()
     }
 
-    /// Checks the publisher's signature.
+    /// Checks the publisher's signature (5).
     pub fn verify(self, signature: &Signature, publisher: &Publisher) -> Result<Verified<Self>, Error> {
         let message = self.signed_bytes();
         publisher.verify(self, &message, signature).ok_or(Error::ManifestSignature)
@@ -184,7 +185,12 @@ impl<'a> Header<'a> {
 /// A signed message: the label and the header.
 pub type SignedBytes = heapless::Vec<u8, { MANIFEST.len() + HEADER_MAX }>;
 
-/// Where everything is. All offsets are from the start of the file.
+/// Where everything is (4.1). All offsets are from the start of the file.
+///
+/// ```text
+/// chunks = ceil(length / 2^c)
+/// P      = 2^a * ceil((16 + M + E + 48 * chunks) / 2^a)
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Where the envelope begins.
@@ -224,7 +230,7 @@ impl Layout {
         Self::new(prefix_of(subject.manifest_len(), slots)?, subject)
     }
 
-    /// Length of chunk `i`, in bytes; 0 beyond the last.
+    /// Length of chunk `i` (3.2), in bytes; 0 beyond the last.
     pub fn chunk_len(&self, i: u64) -> usize {
         let start = i.saturating_mul(self.chunk_size.into());
         let len = self.length.saturating_sub(start).min(self.chunk_size.into());
@@ -238,7 +244,7 @@ fn prefix_of(manifest_len: usize, slots: u8) -> Result<Prefix, Error> {
     Prefix::new(manifest_len, SLOT * (1 + u32::from(slots)))
 }
 
-/// What the index holds of one chunk.
+/// What the index holds of one chunk (4.4): `tag[16] || chaining value[32]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The AEAD tag.
@@ -267,8 +273,10 @@ impl Entry {
     }
 }
 
-/// A content key under one version of a vault's master key: AES-256-GCM with the additional data of
-/// [`content_key_aad`](crate::keys::content_key_aad).
+/// A content key under one version of a vault's master key (3.5, 4.3): AES-256-GCM with the additional data
+/// of [`content_key_aad`](crate::keys::content_key_aad).
+///
+/// `slot = U32(master key version) || nonce[12] || ciphertext[32] || tag[16]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Version of the master key, from 1.
@@ -297,7 +305,9 @@ impl Slot {
     }
 }
 
-/// The signature and the key slots. It holds nothing that the signature must cover.
+/// The signature and the key slots (4.3). It holds nothing that the signature must cover.
+///
+/// `envelope = signature[64] || slot || slot || …`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     signature: Signature,

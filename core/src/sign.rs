@@ -54,14 +54,14 @@ pub enum PublisherKey {
 }
 
 impl PublisherKey {
-    /// Whether the bytes are a key that can verify anything: on the curve and, for Ed25519, canonically encoded
-    /// and not of small order. A key whose algorithm isn't built in can't.
+    /// Whether the bytes are a key that can verify anything (5): on the curve and, for Ed25519, canonically
+    /// encoded and not of small order. A key whose algorithm isn't built in can't.
     pub fn check(&self) -> Result<(), Error> {
         if self.is_usable() { Ok(()) } else { Err(Error::Key) }
     }
 
-    /// What readers accept of a signature that this key made: ECDSA's s moved into the lower half of the order,
-    /// for some signers give either.
+    /// What readers accept of a signature that this key made (5): ECDSA's s moved into the lower half of
+    /// the order, for some signers give either.
     pub fn canonical(&self, signature: Signature) -> Signature {
         match self {
             #[cfg(feature = "p256")]
@@ -86,6 +86,8 @@ impl PublisherKey {
         }
     }
 
+    /// All that section 5 demands of a signature: Ed25519 without the cofactor, R and A not of small order,
+    /// s < L; ECDSA with the lower s only.
     #[allow(unused_variables, reason = "with neither algorithm built in")]
     fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
         match self {
@@ -124,7 +126,7 @@ fn p256_key(x: &[u8; 32], y: &[u8; 32]) -> Option<p256::ecdsa::VerifyingKey> {
 pub struct Publisher(Vec<PublisherKey, TRUSTED_MAX>);
 
 impl Publisher {
-    /// Trusts `keys`, of which each must be usable.
+    /// Trusts `keys` (5): at most four, each usable.
     pub fn new(keys: &[PublisherKey]) -> Result<Self, Error> {
         keys.iter().try_for_each(PublisherKey::check)?;
         Ok(Self(Vec::from_slice(keys).map_err(|_| Error::Key)?))

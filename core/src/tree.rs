@@ -13,8 +13,8 @@ use crate::error::Error;
 /// 2^38 (2^48 bytes in chunks of 2^10).
 const DEPTH: usize = 40;
 
-/// The chaining value of the chunk that begins at `offset`; with `only` set, of a chunk that is the whole
-/// payload, whose value is the root itself.
+/// (4.4) `value(ciphertext, offset)`: the chaining value of the chunk that begins at `offset`; with `only`
+/// set, of a chunk that is the whole payload, whose value is the root itself.
 pub(crate) fn chaining_value(ciphertext: &[u8], offset: u64, only: bool) -> [u8; 32] {
     if only {
         return *blake3::hash(ciphertext).as_bytes();
@@ -24,7 +24,7 @@ pub(crate) fn chaining_value(ciphertext: &[u8], offset: u64, only: bool) -> [u8;
     Hasher::new().set_input_offset(offset).update(ciphertext).finalize_non_root()
 }
 
-/// Takes chaining values from left to right and gives the root.
+/// (4.4) `merge`: takes chaining values from left to right and gives the root.
 pub(crate) struct Tree {
     waiting: heapless::Vec<[u8; 32], DEPTH>,
     count: u64,
@@ -60,6 +60,7 @@ impl Tree {
         }
     }
 
+    /// `parent(x, y)`, without the flag ROOT.
     fn merge(&mut self) -> Result<(), Error> {
         let right = self.waiting.pop().ok_or(Error::Index)?;
         let left = self.waiting.last_mut().ok_or(Error::Index)?;

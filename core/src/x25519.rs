@@ -21,12 +21,14 @@ pub(crate) fn public(secret: &X25519Secret) -> Result<[u8; 32], Error> {
     Ok(public)
 }
 
+/// (6.4) Fails for a key of small order, whose X25519 result is 32 zero bytes.
 pub(crate) fn try_encapsulate(public: &[u8; 32], rng: &mut impl CryptoRng) -> Result<(), Error> {
     let public = <X25519 as Kem>::PublicKey::from_bytes(public).map_err(|_| Error::Key)?;
     let sender = hpke::setup_sender_with_rng::<hpke::aead::ExportOnlyAead, HkdfSha256, X25519>;
     sender(&OpModeS::Base, &public, &[], rng).map(|_| ()).map_err(|_| Error::Key)
 }
 
+/// (6.4) `SealBase(pkR, info, aad, content key)`, in place: the encapsulated key and the tag.
 pub(crate) fn seal(
     suite: Suite,
     public: &[u8; 32],
@@ -47,6 +49,7 @@ pub(crate) fn seal(
     }
 }
 
+/// (6.4) `OpenBase(encapsulated, skR, info, aad, ciphertext || tag)`, in place.
 pub(crate) fn open(
     suite: Suite,
     secret: &X25519Secret,
@@ -116,6 +119,7 @@ fn open_with<A: Aead>(
     .map_err(|_| Error::Key)
 }
 
+/// (6.4) `info = "modelseal/v1/hpke-grant\0" || model id`
 fn info(model: &ModelId) -> [u8; HPKE_GRANT.len() + 32] {
     let mut info = [0; HPKE_GRANT.len() + 32];
     let (label, id) = info.split_at_mut(HPKE_GRANT.len());

@@ -1,5 +1,6 @@
 //! Opens a sealed model that already lies in the model's final memory, where it lies: it needs no second
-//! buffer. Also the steps that both paths share.
+//! buffer. Also the steps that both paths share. Steps are those of FORMAT.md, section 7, as a device does
+//! them.
 
 use embedded_storage::ReadStorage;
 use modelseal_core::Error;
@@ -30,7 +31,7 @@ pub fn boot<'m>(
     open(unwrapped, &mut front, payload)
 }
 
-/// What precedes the payload, and the payload.
+/// What precedes the payload, and the payload (4.1).
 fn split<'m>(region: &'m mut [u8], layout: &Layout) -> Option<(&'m [u8], &'m mut [u8])> {
     let (front, payload) = region.split_at_mut_checked(usize::try_from(layout.payload).ok()?)?;
     (payload.len() as u64 == layout.length).then_some((front, payload))

@@ -1,4 +1,5 @@
-//! Copies a sealed model's payload from storage into the model's final memory and opens it there.
+//! Copies a sealed model's payload from storage into the model's final memory and opens it there (FORMAT.md,
+//! section 7, "A device").
 
 use embedded_storage::ReadStorage;
 use modelseal_core::Error;

@@ -1,5 +1,5 @@
-//! Reads the parts of a sealed model, each once, from any [`ReadStorage`] or from memory that nobody else
-//! writes.
+//! Reads the parts of a sealed model and a grant, each once, from any [`ReadStorage`] or from memory that
+//! nobody else writes (FORMAT.md, sections 4.1, 6.1 and 7, step 1).
 
 use embedded_storage::ReadStorage;
 use modelseal_core::Error;
@@ -59,14 +59,14 @@ pub(crate) fn read_header<'b>(
     Header::parse(buffer.get(..len).ok_or(Error::ManifestLength)?)
 }
 
-/// The signature, which is all that a device needs of the envelope.
+/// The signature, which is all that a device needs of the envelope (4.3).
 pub(crate) fn read_signature(storage: &mut impl ReadStorage, layout: &Layout) -> Result<Signature, Error> {
     let mut bytes = [0; SIGNATURE_LEN];
     read(storage, layout.envelope, &mut bytes)?;
     Ok(Signature::from_bytes(&bytes))
 }
 
-/// The tag of chunk `i`. A device needs no chaining values.
+/// The tag of chunk `i`, from the index (4.4). A device needs no chaining values.
 pub(crate) fn read_tag(
     storage: &mut impl ReadStorage,
     layout: &Layout,
@@ -78,7 +78,7 @@ pub(crate) fn read_tag(
     Ok(tag)
 }
 
-/// Nothing signs the bytes between index and payload, so nothing may hide there.
+/// Nothing signs the bytes between index and payload (4.1), so nothing may hide there.
 pub(crate) fn check_padding(storage: &mut impl ReadStorage, layout: &Layout) -> Result<(), Error> {
     let mut at = layout.padding;
     while at < layout.payload {

@@ -1,4 +1,5 @@
-//! Sealed model -> model: to a file, to a pipe, or only checked. In one pass and little memory.
+//! Sealed model -> model: to a file, to a pipe, or only checked. In one pass and little memory (FORMAT.md,
+//! section 7, "A host").
 //!
 //! The index is read twice: first to check it against the root, then along with the payload. In between only a
 //! hash of each block of it is kept, so that any size of model needs next to no memory, and yet no entry can
@@ -77,6 +78,7 @@ impl SealedFile {
         Ok(Self { path, header, envelope, file, pipe: Some(pipe) })
     }
 
+    /// (4.1) A sealed model has P + length bytes, exactly.
     fn check_length(&self, length: u64) -> Result<()> {
         match length.cmp(&self.header()?.layout().end) {
             std::cmp::Ordering::Less => Err(Refusal::Truncated.into()),
@@ -109,7 +111,7 @@ impl SealedFile {
         Ok(unwrapped)
     }
 
-    /// The content key, by a grant.
+    /// The content key, by a grant: steps 1 to 6.
     pub fn unwrap_by_grant(&self, grant: &[u8], reader: &Reader<'_>) -> Result<Unwrapped<'_>> {
         let (publisher, secret) = (reader.identity.publisher()?, reader.identity.secret()?);
         let grant = Grant::parse(grant).map_err(|error| Error::from(error).about(reader.grant_path))?;
@@ -180,7 +182,8 @@ impl SealedFile {
         Ok(lazy.finish())
     }
 
-    /// First reading of the index: against the root, and the padding behind it.
+    /// Between steps 6 and 7, the first reading of the index: against the root (4.4), and the padding
+    /// behind it.
     fn check_index(&self, header: &Header<'_>) -> Result<(CheckedIndex, Vec<[u8; 32]>)> {
         let layout = header.layout();
         let blocks = layout.chunks.div_ceil(BLOCK);
@@ -201,7 +204,7 @@ impl SealedFile {
         Ok((check.finish().map_err(|error| self.about(error.into()))?, hashes))
     }
 
-    /// Second reading of the index, along with the payload.
+    /// Step 7 and what follows it, with the second reading of the index, along with the payload.
     fn each_chunk(
         &mut self,
         layout: Layout,
@@ -277,7 +280,7 @@ fn require_blocks(path: &Path, layout: Layout) -> Result<()> {
     Err(Error::new(Code::Other, what, "seal the model again with --profile host"))
 }
 
-/// Reads prefix, manifest and envelope, each with the length that came before it.
+/// Step 1: reads prefix, manifest and envelope (4.1), each with the length that came before it.
 fn read_front(input: &mut dyn Read) -> Result<(Vec<u8>, Envelope)> {
     let mut header = [0; HEADER_MAX];
     let (front, rest) = header.split_first_chunk_mut::<PREFIX_LEN>().ok_or(Refusal::Truncated)?;

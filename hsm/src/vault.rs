@@ -1,4 +1,4 @@
-//! The `Vault` trait: the only ways to use the keys.
+//! The `Vault` trait: the only ways to use the keys (FORMAT.md, section 7, "A vault"; 3.3, 3.5, 4.3, 5).
 
 use modelseal_core::grant::{DeviceId, GrantBytes, PathSignature, UnsignedGrant, grants_message};
 use modelseal_core::keys::{DeviceKey, content_key_aad, fleet_block};
@@ -95,7 +95,8 @@ pub trait Vault: Send + Sync {
     /// The newest version of a role's key.
     fn newest(&self, role: Role) -> Result<u32, Error>;
 
-    /// Wraps the content key of a model that was just sealed, and signs its header.
+    /// Wraps the content key of a model that was just sealed, and signs its header: steps 6 and 7 of
+    /// FORMAT.md, section 4.5.
     fn publish(&self, unsigned: &Unsigned) -> Result<Envelope, Error>;
 
     /// The content key of a model that **this vault's own publisher key** signed: otherwise a licensed device
@@ -103,10 +104,11 @@ pub trait Vault: Send + Sync {
     /// checked, too. This is the only way to a grant or an opening by a vault.
     fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error>;
 
-    /// Signs a grant alone: its leaf is the root.
+    /// Signs a grant alone: its leaf is the root (FORMAT.md, section 6.5).
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error>;
 
-    /// The key of one device under one version of the fleet key (SP 800-108r1, counter mode, AES-256-CMAC).
+    /// The key of one device under one version of the fleet key (SP 800-108r1, counter mode, AES-256-CMAC;
+    /// FORMAT.md, section 3.3): `device key = K(1) || K(2)`.
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error>;
 
     /// Looks at everything that can be wrong with a vault. A key with wider rights than its role's is
@@ -150,13 +152,14 @@ pub type Ask<'a> = &'a dyn Fn() -> Result<Passphrase, Error>;
 pub(crate) trait Backend: Send + Sync {
     fn keys(&self) -> Result<Vec<Key>, Error>;
 
-    /// AES-256-GCM with a random nonce under a master key. The slot's version is the key's.
+    /// AES-256-GCM with a random nonce under a master key (FORMAT.md, section 3.5). The slot's version is
+    /// the key's.
     fn encrypt(&self, master: u32, aad: &[u8], content: &[u8; 32]) -> Result<Slot, Error>;
 
     /// The reverse; [`Error::Slot`] where the slot isn't one that this key made.
     fn decrypt(&self, slot: &Slot, aad: &[u8]) -> Result<Zeroizing<[u8; 32]>, Error>;
 
-    /// AES-256-CMAC under a fleet key.
+    /// AES-256-CMAC under a fleet key (FORMAT.md, section 3.3).
     fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error>;
 
     /// A signature over `message`: Ed25519, or ECDSA P-256 over its SHA-256 with either s.
