@@ -197,7 +197,8 @@ pub fn content_key_aad(id: &ModelId) -> [u8; CONTENT_KEY_AAD_LEN] {
     aad
 }
 
-fn expand(prk: &[u8; KEY_LEN], info: &[&[u8]], okm: &mut [u8]) -> Result<(), Error> {
+/// At most 255 * 32 bytes.
+pub(crate) fn expand(prk: &[u8; KEY_LEN], info: &[&[u8]], okm: &mut [u8]) -> Result<(), Error> {
     // Neither can fail: the key has SHA-256's length and the output is far below 255 blocks.
     let hkdf = Hkdf::<Sha256>::from_prk(prk).map_err(|_| Error::Key)?;
     hkdf.expand_multi_info(info, okm).map_err(|_| Error::Key)
