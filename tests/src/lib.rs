@@ -6,7 +6,6 @@
 //! - [`softhsm`]: a token of its own for one test
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
-//! - [`property`]: one property on many inputs
 //! - [`vectors`]: the conformance vectors, and what makes them
 
 #![allow(
@@ -20,7 +19,6 @@
 
 pub mod bench;
 pub mod forge;
-pub mod property;
 pub mod published;
 pub mod softhsm;
 pub mod story;

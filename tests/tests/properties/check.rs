@@ -6,7 +6,7 @@ use proptest::test_runner::{FileFailurePersistence, TestRunner};
 /// Runs `property` on `cases` inputs, or on more if `PROPTEST_CASES` in the environment says so. `file` is the
 /// caller's `file!()`: inputs that failed once are kept beside it, in `NAME.proptest-regressions`, and tried first
 /// from then on.
-pub fn check<S: Strategy>(file: &'static str, cases: u32, strategy: S, property: impl Fn(S::Value)) {
+pub(crate) fn check<S: Strategy>(file: &'static str, cases: u32, strategy: S, property: impl Fn(S::Value)) {
     let asked = ProptestConfig::default();
     let regressions = FileFailurePersistence::WithSource("proptest-regressions");
     let more = std::env::var_os("PROPTEST_CASES").map_or(0, |_| asked.cases);
