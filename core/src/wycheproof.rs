@@ -6,6 +6,14 @@
 //! of the official vectors, and that with four of them. AES-CMAC is in `modelseal-hsm`. Argon2id, for which there is
 //! no set, is there, too, as the vault file's test spells it out.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+
 use std::collections::BTreeMap;
 
 use ::hkdf::Hkdf;

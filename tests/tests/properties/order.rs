@@ -36,11 +36,12 @@ enum Id {
     Nobodys,
 }
 
+/// The key that the reader has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
-    RightKey,
-    WrongKey,
-    OtherKindOfKey,
+    Right,
+    Wrong,
+    OtherKind,
 }
 
 /// A reader and what it is given, each part of which may be right or wrong.
@@ -68,7 +69,7 @@ struct Scene {
 
 fn scene() -> impl Strategy<Value = Scene> {
     let right = || weighted(0.93);
-    let holds = prop_oneof![16 => Just(Holds::RightKey), 1 => Just(Holds::WrongKey), 1 => Just(Holds::OtherKindOfKey)];
+    let holds = prop_oneof![16 => Just(Holds::Right), 1 => Just(Holds::Wrong), 1 => Just(Holds::OtherKind)];
     // Mostly the same in both places.
     let ids = prop_oneof![
         12 => Just((Id::Own, Id::Own)),
@@ -121,7 +122,7 @@ impl Scene {
         if self.wrap == Wrap::Hpke {
             ensure(self.grant_signed && self.trusts, Error::GrantSignature)?;
         } else {
-            ensure(self.holds != Holds::OtherKindOfKey, Error::GrantKey)?;
+            ensure(self.holds != Holds::OtherKind, Error::GrantKey)?;
             if !self.opens(Id::Own) {
                 ensure(self.named != Id::Own && self.opens(self.named), Error::GrantKey)?;
                 return another;
@@ -148,7 +149,7 @@ impl Scene {
     }
 
     fn opens(&self, id: Id) -> bool {
-        self.holds == Holds::RightKey && self.derived == id
+        self.holds == Holds::Right && self.derived == id
     }
 
     fn outcome(&self, stage: &Stage) -> Result<(), Error> {
@@ -184,8 +185,8 @@ impl Scene {
     }
 
     fn secret(&self) -> Secret {
-        let shared = (self.wrap == Wrap::DeviceKey) != (self.holds == Holds::OtherKindOfKey);
-        let wrong = u8::from(self.holds != Holds::RightKey);
+        let shared = (self.wrap == Wrap::DeviceKey) != (self.holds == Holds::OtherKind);
+        let wrong = u8::from(self.holds != Holds::Right);
         if shared {
             Secret::DeviceKey(DeviceKey::from_bytes(&device_key(5 + wrong)))
         } else {
