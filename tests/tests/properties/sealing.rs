@@ -1,5 +1,8 @@
 //! Seal, then open: in one go, or in any order.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use modelseal::grant::Limits;
 use modelseal::open::SealedFile;
 use modelseal_core::grant::Validity;
@@ -140,7 +143,9 @@ fn lengths(log2: u8) -> BoxedStrategy<usize> {
 #[test]
 fn seal_then_open_is_the_identity() {
     let bench = Bench::with_master_keys(&[1]);
+    let seen = RefCell::new(BTreeSet::new());
     check(file!(), 200, wanted(), |wanted| {
+        seen.borrow_mut().extend([("chunk", wanted.chunk_log2), ("alignment", wanted.align_log2)]);
         let (plain, line): (_, &'static str) = (wanted.plain(), wanted.line.clone().leak());
         let by_host = bench.seal_with(plain.clone(), wanted.subject()).sealed;
         let in_memory = seal_in_memory(&bench, &plain, wanted.subject(), wanted.slots);
@@ -165,6 +170,7 @@ fn seal_then_open_is_the_identity() {
             }
         }
     });
+    assert_eq!(seen.into_inner().len(), 11 + 13, "every size of chunks and every alignment");
 }
 
 #[test]
