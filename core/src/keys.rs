@@ -205,9 +205,22 @@ pub fn content_key_aad(id: &ModelId) -> [u8; CONTENT_KEY_AAD_LEN] {
     aad
 }
 
-/// HKDF-Expand with SHA-256 (3; RFC 5869, section 2.3).
-fn expand(prk: &[u8; KEY_LEN], info: &[&[u8]], okm: &mut [u8]) -> Result<(), Error> {
+/// HKDF-Expand with SHA-256 (3; RFC 5869, section 2.3), at most 255 * 32 bytes.
+pub(crate) fn expand(prk: &[u8; KEY_LEN], info: &[&[u8]], okm: &mut [u8]) -> Result<(), Error> {
     // Neither can fail: the key has SHA-256's length and the output is far below 255 blocks.
     let hkdf = Hkdf::<Sha256>::from_prk(prk).map_err(|_| Error::Key)?;
     hkdf.expand_multi_info(info, okm).map_err(|_| Error::Key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_counts_in_its_last_eight_bytes() {
+        let keys = PayloadKeys { key: [0; 32], base_nonce: [0xf0; 12], commitment: [0; 32] };
+        assert_eq!(keys.nonce(0), [0xf0; 12]);
+        let counted = [0xf0, 0xf0, 0xf0, 0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8];
+        assert_eq!(keys.nonce(0x0102_0304_0506_0708), counted);
+    }
 }

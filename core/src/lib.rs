@@ -43,6 +43,15 @@ pub mod seal;
 pub mod sealed;
 pub mod sign;
 mod tree;
+#[cfg(all(
+    test,
+    feature = "aes-gcm",
+    feature = "chacha20-poly1305",
+    feature = "ed25519",
+    feature = "p256",
+    feature = "x25519"
+))]
+mod wycheproof;
 #[cfg(feature = "x25519")]
 mod x25519;
 

@@ -230,6 +230,12 @@ impl Layout {
         Self::new(prefix_of(subject.manifest_len(), slots)?, subject)
     }
 
+    /// Where key slot `i` begins (4.3); `None` beyond the last. A slot is [`SLOT_LEN`] bytes, written alone.
+    pub fn slot(&self, i: usize) -> Option<u64> {
+        let before = u64::try_from(i).ok()?.checked_add(1)?.checked_mul(SLOT_LEN as u64)?;
+        self.envelope.checked_add(before).filter(|offset| *offset < self.index)
+    }
+
     /// Length of chunk `i` (3.2), in bytes; 0 beyond the last.
     pub fn chunk_len(&self, i: u64) -> usize {
         let start = i.saturating_mul(self.chunk_size.into());
@@ -290,6 +296,9 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// What clears a slot.
+    pub const EMPTY: [u8; SLOT_LEN] = [0; SLOT_LEN];
+
     /// Reads a slot; `None` where it is empty, which version 0 alone says: a slot half cleared is empty.
     fn parse(bytes: &[u8; SLOT_LEN]) -> Option<Self> {
         let (version, rest) = bytes.split_first_chunk()?;
@@ -300,8 +309,13 @@ impl Slot {
         (version != 0).then_some(Self { version, nonce: *nonce, ciphertext: *ciphertext, tag: *tag })
     }
 
-    fn encode(&self) -> impl Iterator<Item = u8> {
-        self.version.to_le_bytes().into_iter().chain(self.nonce).chain(self.ciphertext).chain(self.tag)
+    /// Writes the slot, for [`Layout::slot`].
+    pub fn encode(&self) -> [u8; SLOT_LEN] {
+        let mut bytes = Self::EMPTY;
+        let parts =
+            self.version.to_le_bytes().into_iter().chain(self.nonce).chain(self.ciphertext).chain(self.tag);
+        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        bytes
     }
 }
 
@@ -343,7 +357,7 @@ impl Envelope {
         for slot in &self.slots {
             match slot {
                 Some(slot) => bytes.extend(slot.encode()),
-                None => bytes.extend([0; SLOT_LEN]),
+                None => bytes.extend(Slot::EMPTY),
             }
         }
         bytes
@@ -357,5 +371,19 @@ impl Envelope {
     /// The slots in use.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().flatten()
+    }
+
+    /// The slots in use, each with its number for [`Layout::slot`].
+    ///
+    /// After a change of master key, the content key goes into the [free slot](Self::free_slot); only once that is
+    /// stored durably is the old one overwritten with [`Slot::EMPTY`]. A torn write then spoils at most the slot
+    /// that was being written, and one that opens is always there.
+    pub fn numbered_slots(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.slots.iter().enumerate().filter_map(|(i, slot)| Some((i, slot.as_ref()?)))
+    }
+
+    /// The number of the first slot that isn't in use.
+    pub fn free_slot(&self) -> Option<usize> {
+        self.slots.iter().position(Option::is_none)
     }
 }

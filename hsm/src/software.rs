@@ -300,3 +300,6 @@ impl Backend for Software {
 fn p256_key(stored: &StoredKey) -> Result<p256::ecdsa::SigningKey, Error> {
     p256::ecdsa::SigningKey::from_slice(&stored.key).map_err(|_| modelseal_core::Error::Key.into())
 }
+
+#[cfg(test)]
+mod wycheproof;

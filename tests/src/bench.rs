@@ -18,7 +18,7 @@ use modelseal_hsm::{Algorithm, Location, Passphrase, Vault};
 use rand_core::UnwrapErr;
 use tempfile::TempDir;
 
-use crate::forge::Parts;
+use crate::forge::{self, Parts};
 use crate::workspace::scratch;
 
 /// Both suites.
@@ -115,6 +115,18 @@ impl Bench {
         Self { dir, vault }
     }
 
+    /// With master keys of these versions, and the fleet and publisher keys that every such vault has. Its
+    /// passphrase costs next to nothing.
+    pub fn with_master_keys(masters: &[u32]) -> Self {
+        let dir = scratch();
+        std::fs::create_dir(dir.path().join("out")).unwrap();
+        let path = dir.path().join("vault.json");
+        std::fs::write(&path, forge::vault_file("attacks", masters)).unwrap();
+        let passphrase = || Ok(Passphrase::new(String::from("attacks").into()));
+        let vault = modelseal_hsm::open(&Location::File(path), &passphrase).unwrap();
+        Self { dir, vault }
+    }
+
     /// A file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -129,7 +141,6 @@ impl Bench {
     pub fn seal_as(&self, suite: Suite, line: &str, version: u64, length: usize) -> Model {
         let mut plain = vec![0; length];
         blake3::Hasher::new().update(b"model").finalize_xof().fill(&mut plain);
-        std::fs::write(self.path("model"), &plain).unwrap();
         let subject = Subject {
             suite,
             chunk_log2: 10,
@@ -141,16 +152,35 @@ impl Bench {
             created: NOW,
             claims: Claims::from_slice(&[Claim { key: "licence", value: "MIT" }]).unwrap(),
         };
+        self.seal_with(plain, subject)
+    }
+
+    /// Seals `plain`, of which `subject` tells everything.
+    pub fn seal_with(&self, plain: Vec<u8>, subject: Subject<'_>) -> Model {
+        std::fs::write(self.path("model"), &plain).unwrap();
         let (model, out) = (self.path("model"), self.path("sealed"));
         modelseal::seal::seal(&*self.vault, &model, subject, &out, &mut |_| ()).unwrap();
         let sealed = std::fs::read(out).unwrap();
-        let parts = Parts::of(&sealed, length);
+        let parts = Parts::of(&sealed, plain.len());
         Model { plain, sealed, parts }
     }
 
-    /// Enrols `id` and grants `model` to it.
+    /// Enrols `id` for two lines and grants `model` to it.
     pub fn grant(&self, model: &Model, id: &str, wrap: Wrap, limits: Limits) -> Held {
-        let lines = vec![LINE.to_owned(), "other".to_owned()];
+        self.grant_for(&[LINE, "other"], model, id, wrap, limits)
+    }
+
+    /// Enrols `id` for `lines`, of which it will ask for the first.
+    pub fn grant_for(
+        &self,
+        lines: &[&'static str],
+        model: &Model,
+        id: &str,
+        wrap: Wrap,
+        limits: Limits,
+    ) -> Held {
+        let line = lines[0];
+        let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
         let publisher = self.vault.publisher().unwrap();
         let device = DeviceId::new(id).unwrap();
         let enrolment = Enrolment { device, lines: &lines, publisher: &publisher, first_floor: 0 };
@@ -171,7 +201,7 @@ impl Bench {
         let grant = self.unwrapped(model, |content| {
             grant(&*self.vault, content, device, &enrolled, limits).unwrap().to_vec()
         });
-        Held { identity, line: LINE, floor: 0, now: Some(NOW), grant }
+        Held { identity, line, floor: 0, now: Some(NOW), grant }
     }
 
     /// What the vault knows of a model that it sealed.
@@ -256,7 +286,8 @@ impl By<'_> {
 }
 
 impl Held {
-    fn unwrap<'a>(&self, sealed: &'a SealedFile) -> modelseal::Result<Unwrapped<'a>> {
+    /// Steps 1 to 6 of a host.
+    pub fn unwrap<'a>(&self, sealed: &'a SealedFile) -> modelseal::Result<Unwrapped<'a>> {
         let reader = Reader {
             identity: &self.identity,
             grant_path: Path::new("grant"),

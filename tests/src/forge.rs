@@ -7,6 +7,11 @@ use aes_gcm::{Aes256Gcm, KeyInit};
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use chacha20poly1305::ChaCha20Poly1305;
 use hkdf::Hkdf;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256 as X25519;
+use hpke::{Deserializable, Kem, OpModeS, Serializable};
+use rand_core::CryptoRng;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// Where the parts of a sealed model are.
@@ -91,6 +96,113 @@ pub fn device_grant(device_key: &[u8; 32], id: &[u8; 32], terms: &[u8], content_
     let body = [terms, &[0], &salt, &ciphertext, &tag, &[0]].concat();
     let length = u16::try_from(body.len()).unwrap().to_le_bytes();
     [b"\x89MSGRT\x1a\n\x01\0", &length[..], &body].concat()
+}
+
+/// A grant for the holder of the X25519 key `public`, with any terms, signed alone by `sign`.
+pub fn hpke_grant(
+    public: &[u8; 32],
+    id: &[u8; 32],
+    terms: &[u8],
+    content_key: &[u8; 32],
+    rng: &mut impl CryptoRng,
+    sign: impl FnOnce(&[u8]) -> [u8; 64],
+) -> Vec<u8> {
+    let mut ciphertext = *content_key;
+    let (encapsulated, tag) = hpke_seal(terms[0], public, id, terms, &mut ciphertext, rng);
+    let wrapping = [&[1], &encapsulated[..], &ciphertext, &tag].concat();
+    let leaf = blake3::hash(&[&[0], terms, &wrapping].concat());
+    let signature = sign(&[b"modelseal/v1/grants\0", &leaf.as_bytes()[..]].concat());
+    let body = [terms, &wrapping, &[1], &signature, &[0, 0]].concat();
+    let length = u16::try_from(body.len()).unwrap().to_le_bytes();
+    [b"\x89MSGRT\x1a\n\x01\0", &length[..], &body].concat()
+}
+
+pub(crate) fn hpke_seal(
+    suite: u8,
+    public: &[u8; 32],
+    id: &[u8; 32],
+    terms: &[u8],
+    content: &mut [u8; 32],
+    rng: &mut impl CryptoRng,
+) -> ([u8; 32], [u8; 16]) {
+    match suite {
+        1 => hpke_seal_with::<hpke::aead::AesGcm256>(public, id, terms, content, rng),
+        2 => hpke_seal_with::<hpke::aead::ChaCha20Poly1305>(public, id, terms, content, rng),
+        _ => panic!("suite {suite}"),
+    }
+}
+
+fn hpke_seal_with<A: hpke::aead::Aead>(
+    public: &[u8; 32],
+    id: &[u8; 32],
+    terms: &[u8],
+    content: &mut [u8; 32],
+    rng: &mut impl CryptoRng,
+) -> ([u8; 32], [u8; 16]) {
+    let public = <X25519 as Kem>::PublicKey::from_bytes(public).unwrap();
+    let info = [&b"modelseal/v1/hpke-grant\0"[..], id].concat();
+    let data = content.as_mut_slice().into();
+    let sealed = hpke::single_shot_seal_inout_detached_with_rng::<A, HkdfSha256, X25519>(
+        &OpModeS::Base,
+        &public,
+        &info,
+        data,
+        terms,
+        rng,
+    );
+    let (encapsulated, tag) = sealed.unwrap();
+    let mut bytes = ([0; 32], [0; 16]);
+    encapsulated.write_exact(&mut bytes.0);
+    tag.write_exact(&mut bytes.1);
+    bytes
+}
+
+/// A key slot: the content key under a master key.
+pub fn slot(
+    version: u32,
+    key: &[u8; 32],
+    nonce: &[u8; 12],
+    id: &[u8; 32],
+    content_key: &[u8; 32],
+) -> [u8; 64] {
+    let aad = [&b"modelseal/v1/content-key\0"[..], id].concat();
+    let mut ciphertext = *content_key;
+    let data = ciphertext.as_mut_slice().into();
+    let tag = Aes256Gcm::new(key.into()).encrypt_inout_detached(nonce.into(), &aad, data).unwrap();
+    [&version.to_le_bytes()[..], nonce, &ciphertext, &tag].concat().try_into().unwrap()
+}
+
+/// The master key of a vault file of this forge.
+pub fn master_key(version: u32) -> [u8; 32] {
+    blake3::derive_key("modelseal tests: master key", &version.to_le_bytes())
+}
+
+/// The publisher's key of every vault file of this forge.
+pub fn publisher_key() -> ed25519_dalek::SigningKey {
+    ed25519_dalek::SigningKey::from_bytes(&[0x51; 32])
+}
+
+/// A vault file with master keys of these versions, one fleet and one publisher key. A file says itself what its
+/// passphrase costs: here, next to nothing.
+pub fn vault_file(passphrase: &str, masters: &[u32]) -> String {
+    let others = [(2u8, 1u32, 1u8, [0xf1; 32]), (3, 1, 2, publisher_key().to_bytes())];
+    let masters = masters.iter().map(|version| (1, *version, 1, master_key(*version)));
+    let mut keys = postcard::to_allocvec(&masters.chain(others).collect::<Vec<_>>()).unwrap();
+    let (salt, nonce, mut key) = ([0x5a; 16], [0u8; 12], [0; 32]);
+    let argon = argon2::Argon2::new(
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        argon2::Params::new(8, 1, 1, Some(32)).unwrap(),
+    );
+    argon.hash_password_into(passphrase.as_bytes(), &salt, &mut key).unwrap();
+    let format = "modelseal vault 1";
+    let data = keys.as_mut_slice().into();
+    let cipher = Aes256Gcm::new((&key).into());
+    let tag = cipher.encrypt_inout_detached(&nonce.into(), format.as_bytes(), data).unwrap();
+    keys.extend(tag);
+    let kdf = json!({ "memory_kib": 8, "passes": 1, "lanes": 1, "salt": hex::encode(salt) });
+    json!({ "format": format, "kdf": kdf, "nonce": hex::encode(nonce), "keys": hex::encode(keys) })
+        .to_string()
 }
 
 /// The terms of a grant: suite, model id, device, floor, validity; every number below 128 but the validity's.

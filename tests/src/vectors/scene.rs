@@ -1,9 +1,8 @@
 //! Grants, field by field, from the specification; and a device that opens with one. What has a genuine
 //! counterpart is compared with `modelseal-core`'s, byte for byte.
 
-use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeS, Serializable};
+use hpke::{Deserializable, Kem, Serializable};
 use modelseal_core::grant::{DeviceId, Terms, Validity, wrap_for_device_key, wrap_for_x25519};
 use modelseal_core::keys::DeviceKey;
 use modelseal_core::manifest::{Claim, Subject, Suite};
@@ -136,10 +135,8 @@ impl Scene {
             }
             Wrap::Hpke => {
                 let public = x25519_public(&self.wrapped_for);
-                let (first, tag) = match suite {
-                    1 => seal::<hpke::aead::AesGcm256>(&public, &self.id, &terms, &mut ciphertext),
-                    _ => seal::<hpke::aead::ChaCha20Poly1305>(&public, &self.id, &terms, &mut ciphertext),
-                };
+                let rng = &mut Rng::new("hpke");
+                let (first, tag) = forge::hpke_seal(suite, &public, &self.id, &terms, &mut ciphertext, rng);
                 (1, first, tag)
             }
         };
@@ -294,27 +291,4 @@ pub(super) fn x25519_public(secret: &[u8; 32]) -> [u8; 32] {
     let mut public = [0; 32];
     X25519HkdfSha256::sk_to_pk(&secret).write_exact(&mut public);
     public
-}
-
-fn seal<A: hpke::aead::Aead>(
-    public: &[u8; 32],
-    id: &[u8; 32],
-    terms: &[u8],
-    content: &mut [u8; 32],
-) -> ([u8; 32], [u8; 16]) {
-    let public = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public).unwrap();
-    let (encapsulated, tag) =
-        hpke::single_shot_seal_inout_detached_with_rng::<A, HkdfSha256, X25519HkdfSha256>(
-            &OpModeS::Base,
-            &public,
-            &info(id),
-            content.as_mut_slice().into(),
-            terms,
-            &mut Rng::new("hpke"),
-        )
-        .unwrap();
-    let mut bytes = ([0; 32], [0; 16]);
-    encapsulated.write_exact(&mut bytes.0);
-    tag.write_exact(&mut bytes.1);
-    bytes
 }
