@@ -27,6 +27,7 @@
 //! - `x25519`: HPKE, for grants to devices that have a private key
 //! - [`open`]: sealed model + grant -> model, the order of checks
 //! - [`lazy`]: the same, chunk by chunk in any order
+//! - [`wipe`]: what secrets leave on the stack
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -42,6 +43,7 @@ pub mod seal;
 pub mod sealed;
 pub mod sign;
 mod tree;
+pub mod wipe;
 #[cfg(feature = "x25519")]
 mod x25519;
 
