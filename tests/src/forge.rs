@@ -93,6 +93,16 @@ pub fn device_grant(device_key: &[u8; 32], id: &[u8; 32], terms: &[u8], content_
     [b"\x89MSGRT\x1a\n\x01\0", &length[..], &body].concat()
 }
 
+/// A key slot under version 1 of a master key.
+pub fn slot(master: &[u8], id: &[u8; 32], content_key: &[u8; 32]) -> Vec<u8> {
+    let aad = [b"modelseal/v1/content-key\0", &id[..]].concat();
+    let (nonce, mut ciphertext) = ([9; 12], *content_key);
+    let cipher = Aes256Gcm::new(master.try_into().unwrap());
+    let data = ciphertext.as_mut_slice().into();
+    let tag = cipher.encrypt_inout_detached(&nonce.into(), &aad, data).unwrap();
+    [&1u32.to_le_bytes(), &nonce[..], &ciphertext, &tag].concat()
+}
+
 /// The terms of a grant: suite, model id, device, floor, validity; every number below 128 but the validity's.
 pub fn terms(suite: u8, id: &[u8; 32], device: &str, floor: u8, validity: Option<(u64, u64)>) -> Vec<u8> {
     let device = [&[device.len() as u8], device.as_bytes()].concat();
