@@ -28,6 +28,7 @@
 //! - `x25519`: HPKE, for grants to devices that have a private key
 //! - [`open`]: sealed model + grant -> model, the order of checks
 //! - [`lazy`]: the same, chunk by chunk in any order
+//! - [`wipe`]: what secrets leave on the stack
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -43,6 +44,7 @@ pub mod seal;
 pub mod sealed;
 pub mod sign;
 mod tree;
+pub mod wipe;
 #[cfg(all(
     test,
     feature = "aes-gcm",

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::error::{Code, Error, Result};
 
 /// Who may read an output.
@@ -153,26 +155,39 @@ fn is_kept(path: &Path) -> bool {
 
 /// Reads a whole small file, of which no valid one is longer than `max` bytes.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
-    let there = read_if_there(path, max)?;
-    there.ok_or_else(|| {
-        Error::new(Code::Io, format!("{}: there is no such file", path.display()), "check the path")
-    })
+    read_if_there(path, max)?.ok_or_else(|| missing(path))
 }
 
 /// The same; `None` if there is no such file. One look decides, for the file may appear meanwhile.
 pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    Ok(read_into(path, max, &mut bytes)?.then_some(bytes))
+}
+
+/// Reads a whole small file that holds a secret.
+pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
+    // Roomy enough from the start: a buffer that grew would leave the secret in memory that was given back.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
+    if read_into(path, max as u64, &mut bytes)? { Ok(bytes) } else { Err(missing(path)) }
+}
+
+/// Whether there is such a file.
+fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>) -> Result<bool> {
     use io::Read;
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(Error::io(path, &error)),
     };
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, &error))?;
+    file.take(max + 1).read_to_end(bytes).map_err(|error| Error::io(path, &error))?;
     if bytes.len() as u64 > max {
         return Err(Error::from(modelseal_core::Error::Extended).about(path));
     }
-    Ok(Some(bytes))
+    Ok(true)
+}
+
+fn missing(path: &Path) -> Error {
+    Error::new(Code::Io, format!("{}: there is no such file", path.display()), "check the path")
 }
 
 /// Holds a lock against other processes until it is dropped. The lock's file stays: it is `path` with

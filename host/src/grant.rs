@@ -4,6 +4,7 @@ use getrandom::SysRng;
 use modelseal_core::grant::{DeviceId, GrantBytes, Terms, Validity, wrap_for_device_key, wrap_for_x25519};
 use modelseal_core::open::Unwrapped;
 use modelseal_hsm::Vault;
+use modelseal_hsm::wiped::wiped;
 use rand_core::UnwrapErr;
 
 use crate::error::{Code, Error, Result};
@@ -36,7 +37,7 @@ pub fn grant(
     terms.validity = limits.validity;
     terms.floor = limits.floor.unwrap_or(terms.floor);
     let rng = &mut UnwrapErr(SysRng);
-    match &device.key {
+    wiped(|| match &device.key {
         DeviceKeyKind::Fleet(version) => {
             let key = vault.device_key(id, *version)?;
             Ok(wrap_for_device_key(content, &terms, &key, rng)?)
@@ -45,5 +46,5 @@ pub fn grant(
             let public = pem::parse_x25519(text).ok_or(modelseal_core::Error::Key)?;
             Ok(vault.sign_grant(&wrap_for_x25519(content, &terms, &public, rng)?)?)
         }
-    }
+    })
 }

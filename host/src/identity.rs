@@ -16,6 +16,7 @@ use std::path::Path;
 use modelseal_core::grant::DeviceId;
 use modelseal_core::keys::{DeviceKey, Secret, X25519Secret};
 use modelseal_core::sign::Publisher;
+use modelseal_hsm::wiped::wiped;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -24,7 +25,7 @@ use crate::files::{self, Access, Existing};
 use crate::pem;
 
 const FORMAT: &str = "modelseal identity 1";
-const FILE_MAX: u64 = 64 * 1024;
+const FILE_MAX: usize = 64 * 1024;
 
 /// A device's identity, enrolled or not, with or without its secret.
 #[derive(Serialize, Deserialize)]
@@ -130,8 +131,12 @@ impl Identity {
 
     /// Reads an identity.
     pub fn read(path: &Path) -> Result<Self> {
+        wiped(|| Self::read_secret(path))
+    }
+
+    fn read_secret(path: &Path) -> Result<Self> {
         let malformed = || Error::malformed(path, "an identity");
-        let text = Zeroizing::new(files::read(path, FILE_MAX)?);
+        let text = files::read_secret(path, FILE_MAX)?;
         let identity: Self = serde_json::from_slice(&text).map_err(|_| malformed())?;
         let secrets = [&identity.device_key, &identity.x25519];
         let sound = secrets.iter().all(|secret| secret.as_ref().is_none_or(|hex| hex.decode().is_some()));
@@ -153,7 +158,7 @@ impl Identity {
 
     fn encode(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>> {
         // Roomy enough from the start: a buffer that grew would leave the secret in memory that was given back.
-        let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
+        let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX));
         serde_json::to_writer_pretty(&mut *text, self).map_err(|error| Error::io(path, &error.into()))?;
         text.push(b'\n');
         Ok(text)
@@ -196,7 +201,7 @@ impl Identity {
         Ok(Publisher::new(&keys)?)
     }
 
-    /// The device's secret.
+    /// The device's secret. To be called in [`wiped`]: moving it leaves copies.
     pub fn secret(&self) -> Result<Secret> {
         match (&self.device_key, &self.x25519) {
             (Some(hex), None) => {

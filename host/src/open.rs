@@ -18,6 +18,7 @@ use modelseal_core::sealed::{
 };
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::Vault;
+use modelseal_hsm::wiped::wiped;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
@@ -101,7 +102,8 @@ impl SealedFile {
         error.about(&self.path)
     }
 
-    /// The content key, by the vault whose publisher signed the model.
+    /// The content key, by the vault whose publisher signed the model. To be called in
+    /// [`wiped`], as [`copy_to`](Self::copy_to) does: moving the key leaves copies.
     pub fn unwrap_by_vault(&self, vault: &dyn Vault, line: Option<&str>) -> Result<Unwrapped<'_>> {
         let unwrapped =
             vault.unwrap(self.header()?, &self.envelope).map_err(|error| self.about(error.into()))?;
@@ -111,7 +113,7 @@ impl SealedFile {
         Ok(unwrapped)
     }
 
-    /// The content key, by a grant: steps 1 to 6.
+    /// The content key, by a grant: steps 1 to 6. To be called in [`wiped`], likewise.
     pub fn unwrap_by_grant(&self, grant: &[u8], reader: &Reader<'_>) -> Result<Unwrapped<'_>> {
         let (publisher, secret) = (reader.identity.publisher()?, reader.identity.secret()?);
         let grant = Grant::parse(grant).map_err(|error| Error::from(error).about(reader.grant_path))?;
@@ -160,6 +162,15 @@ impl SealedFile {
     /// Opens every chunk, in order, into `out`. What was written is only part of the model until this
     /// succeeds.
     pub fn copy_to(
+        &mut self,
+        open: impl FnOnce(&Self) -> Result<Unwrapped<'_>>,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+        progress: Progress<'_>,
+    ) -> Result<Confirmation> {
+        wiped(|| self.open_each(open, out, progress))
+    }
+
+    fn open_each(
         &mut self,
         open: impl FnOnce(&Self) -> Result<Unwrapped<'_>>,
         out: &mut dyn FnMut(&[u8]) -> Result<()>,
@@ -357,8 +368,20 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Writes to standard output.
+/// Writes to standard output, past its buffer, which would keep a part of the model.
 pub fn to_stdout(bytes: &[u8]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::io(Path::new("-"), &error))
+    let written = unbuffered_stdout().and_then(|mut out| out.write_all(bytes));
+    written.map_err(|error| Error::io(Path::new("-"), &error))
+}
+
+#[cfg(unix)]
+fn unbuffered_stdout() -> std::io::Result<File> {
+    use std::os::fd::AsFd;
+    Ok(std::io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
+#[cfg(windows)]
+fn unbuffered_stdout() -> std::io::Result<File> {
+    use std::os::windows::io::AsHandle;
+    Ok(std::io::stdout().as_handle().try_clone_to_owned()?.into())
 }

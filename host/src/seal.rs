@@ -9,6 +9,7 @@ use modelseal_core::manifest::Subject;
 use modelseal_core::seal::Sealing;
 use modelseal_core::sealed::{ENTRY_LEN, ModelId, SLOTS_DEFAULT};
 use modelseal_hsm::Vault;
+use modelseal_hsm::wiped::wiped;
 use rand_core::UnwrapErr;
 use zeroize::Zeroizing;
 
@@ -46,6 +47,16 @@ pub fn model_length(model: &Path) -> Result<u64> {
 
 /// Seals `model`, of which `subject` tells everything, into `out`.
 pub fn seal(
+    vault: &dyn Vault,
+    model: &Path,
+    subject: Subject<'_>,
+    out: &Path,
+    progress: Progress<'_>,
+) -> Result<Sealed> {
+    wiped(|| seal_and_publish(vault, model, subject, out, progress))
+}
+
+fn seal_and_publish(
     vault: &dyn Vault,
     model: &Path,
     subject: Subject<'_>,

@@ -16,13 +16,14 @@
 //! own publisher key signed; device keys; signatures; public keys.
 //!
 //! In reading order: [`vault`], the trait and what it promises; [`location`], which vault; `software` and
-//! `pkcs11`, the two kinds; [`error`].
+//! `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
 
 pub mod error;
 pub mod location;
 mod pkcs11;
 mod software;
 pub mod vault;
+pub mod wiped;
 
 pub use error::Error;
 pub use location::{Location, Passphrase};

@@ -121,9 +121,18 @@ impl Kdf {
 
     fn cipher(&self, passphrase: &Passphrase) -> Result<Aes256Gcm, Error> {
         let params = self.params().map_err(|_| Error::Memory)?;
+        // Of its own, to be wiped: the key follows from it.
+        let mut memory = Zeroizing::new(Vec::new());
+        memory.try_reserve_exact(params.block_count()).map_err(|_| Error::Memory)?;
+        memory.resize(params.block_count(), argon2::Block::default());
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_into(passphrase.expose().as_bytes(), &self.salt, key.as_mut())
+            .hash_password_into_with_memory(
+                passphrase.expose().as_bytes(),
+                &self.salt,
+                key.as_mut(),
+                memory.as_mut_slice(),
+            )
             .map_err(|_| Error::Memory)?;
         Ok(Aes256Gcm::new((&*key).into()))
     }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::location::{Location, Passphrase};
+use crate::wiped::{Wiped, wiped};
 use crate::{pkcs11, software};
 
 /// What a key is for. A key has one role and no other right.
@@ -122,8 +123,11 @@ pub fn open(location: &Location, ask: Ask<'_>) -> Result<Box<dyn Vault>, Error> 
     match location {
         // Nobody is asked for the passphrase of a vault that isn't there.
         Location::File(path) if !path.exists() => Err(Error::Missing(path.display().to_string())),
-        Location::File(path) => Ok(Box::new(Roles(software::open(path, &ask()?)?))),
-        Location::Pkcs11(uri) => Ok(Box::new(Roles(pkcs11::open(uri, ask)?))),
+        Location::File(path) => {
+            let passphrase = ask()?;
+            Ok(Box::new(Wiped(Roles(wiped(|| software::open(path, &passphrase))?))))
+        }
+        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(wiped(|| pkcs11::open(uri, ask))?)))),
     }
 }
 
@@ -138,9 +142,10 @@ pub fn create(
         Location::File(path) if path.exists() => Err(Error::Exists(path.display().to_string())),
         Location::File(path) => {
             let algorithm = publisher.unwrap_or(Algorithm::Ed25519);
-            Ok(Box::new(Roles(software::create(path, algorithm, &ask()?)?)))
+            let passphrase = ask()?;
+            Ok(Box::new(Wiped(Roles(wiped(|| software::create(path, algorithm, &passphrase))?))))
         }
-        Location::Pkcs11(uri) => Ok(Box::new(Roles(pkcs11::create(uri, publisher, ask)?))),
+        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(wiped(|| pkcs11::create(uri, publisher, ask))?)))),
     }
 }
 

@@ -6,6 +6,8 @@
 //! - [`softhsm`]: a token of its own for one test
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
+//! - [`exposed`]: every secret that the files of a workspace imply, for whoever has the passphrase
+//! - `remains`: the search for secrets in another process's memory
 //! - [`vectors`]: the conformance vectors, and what makes them
 
 #![allow(
@@ -18,8 +20,11 @@
 )]
 
 pub mod bench;
+pub mod exposed;
 pub mod forge;
 pub mod published;
+#[cfg(target_os = "linux")]
+pub mod remains;
 pub mod softhsm;
 pub mod story;
 pub mod vectors;

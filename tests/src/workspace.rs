@@ -153,9 +153,19 @@ impl Workspace {
     pub fn wrapped(&self, wrapper: &[impl AsRef<OsStr>], arguments: &[impl AsRef<OsStr>]) -> Command {
         let program = program();
         let words = wrapper.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
-        let mut words = words.chain(arguments.iter().map(AsRef::as_ref));
-        let mut command = Command::new(words.next().unwrap());
-        command.args(words).current_dir(self.dir()).env_clear().envs(&self.environment).stdin(Stdio::null());
+        let words: Vec<_> = words.chain(arguments.iter().map(AsRef::as_ref)).collect();
+        self.another(words[0], &words[1..])
+    }
+
+    /// Another program in the program's place.
+    pub fn another(&self, program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(self.dir())
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::null());
         command
     }
 

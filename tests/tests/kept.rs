@@ -12,6 +12,7 @@
 
 use std::collections::HashSet;
 
+use modelseal_tests::exposed::{content_key, vault_keys};
 use modelseal_tests::published::{BY_GRANT, ENROLL, enroll, published};
 use modelseal_tests::workspace::{PASSPHRASE, WAKE_WORD};
 use modelseal_tests::{Workspace, story};
@@ -235,12 +236,16 @@ fn nothing_on_the_disk_and_nothing_that_was_said_holds_a_secret() {
     }
     assert!(places.len() > 25, "{}", places.len());
 
-    let vault = vault_keys(&w);
+    let vault = vault_keys(&w, PASSPHRASE);
     let mut secrets: Vec<(String, Vec<u8>, &str)> =
         vec![("passphrase".into(), PASSPHRASE.into(), "passphrase")];
     secrets.extend(vault.into_iter().map(|(name, key)| (name, key, "nowhere")));
     for version in 1..=3 {
-        secrets.push((format!("content key {version}"), content_key(&w, version), "nowhere"));
+        secrets.push((
+            format!("content key {version}"),
+            content_key(&w, &format!("v{version}.sealed")).to_vec(),
+            "nowhere",
+        ));
     }
     for (name, field) in
         [("kitchen", "device_key"), ("cellar", "device_key"), ("porch", "x25519"), ("attic", "x25519")]
@@ -267,39 +272,6 @@ fn nothing_on_the_disk_and_nothing_that_was_said_holds_a_secret() {
     // The search finds what is there.
     assert!(w.read("opened").windows(16).any(|window| windows.contains(window)));
     assert!(contains(&w.read("passphrase"), &secrets[0].1));
-}
-
-/// Opens the vault's file as its own module says it is written.
-fn vault_keys(w: &Workspace) -> Vec<(String, Vec<u8>)> {
-    use aes_gcm::aead::AeadInOut;
-    use aes_gcm::{Aes256Gcm, KeyInit};
-    let file = w.json("vault.json");
-    let hex = |value: &serde_json::Value| hex::decode(value.as_str().unwrap()).unwrap();
-    let number = |name: &str| file["kdf"][name].as_u64().unwrap() as u32;
-    let params =
-        argon2::Params::new(number("memory_kib"), number("passes"), number("lanes"), Some(32)).unwrap();
-    let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-    let mut key = [0; 32];
-    argon.hash_password_into(PASSPHRASE.as_bytes(), &hex(&file["kdf"]["salt"]), &mut key).unwrap();
-    let mut keys = hex(&file["keys"]);
-    let tag: [u8; 16] = keys.split_off(keys.len() - 16).try_into().unwrap();
-    let nonce: [u8; 12] = hex(&file["nonce"]).try_into().unwrap();
-    let format = file["format"].as_str().unwrap().as_bytes();
-    let cipher = Aes256Gcm::new(&key.into());
-    cipher.decrypt_inout_detached(&nonce.into(), format, keys.as_mut_slice().into(), &tag.into()).unwrap();
-    // A number of keys, then of each role, version, algorithm and 32 bytes.
-    assert_eq!((keys[0], keys.len()), (3, 1 + 3 * 35));
-    let each = keys[1..].chunks(35).map(|key| (format!("vault key {}", key[0]), key[3..].to_vec()));
-    each.chain([("the vault's own key".into(), key.to_vec())]).collect()
-}
-
-fn content_key(w: &Workspace, version: u64) -> Vec<u8> {
-    let location = modelseal_hsm::Location::File(w.path("vault.json"));
-    let passphrase = || Ok(modelseal_hsm::Passphrase::new(PASSPHRASE.to_owned().into()));
-    let vault = modelseal_hsm::open(&location, &passphrase).unwrap();
-    let sealed = modelseal::open::SealedFile::open(&w.path(&format!("v{version}.sealed"))).unwrap();
-    let unwrapped = sealed.unwrap_by_vault(&*vault, None).unwrap();
-    unwrapped.content_key().expose_to_vault().to_vec()
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

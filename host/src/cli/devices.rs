@@ -6,6 +6,7 @@ use getrandom::SysRng;
 use modelseal_core::grant::{DeviceId, check_x25519};
 use modelseal_core::keys::X25519Secret;
 use modelseal_hsm::Role;
+use modelseal_hsm::wiped::wiped;
 use rand_core::UnwrapErr;
 use serde_json::{Value, json};
 
@@ -39,12 +40,11 @@ fn device_id(id: &str) -> Result<DeviceId<'_>> {
 fn keygen(id: &str, identity_out: &Path, public_out: &Path, context: &Context<'_>) -> Result<()> {
     let id = device_id(id)?;
     context.protect(public_out, &[identity_out])?;
-    let secret = X25519Secret::generate(&mut UnwrapErr(SysRng));
-    let public = pem::x25519(&secret.public()?).ok_or(modelseal_core::Error::Key)?;
+    let (identity, public) = wiped(|| new_identity(id))?;
     // Both can be written, or neither is.
     let mut output = Output::create(public_out, Access::Public, Existing::Replace)?;
     output.write(public.as_bytes())?;
-    Identity::keygen(id, &secret)?.write_new(identity_out)?;
+    identity.write_new(identity_out)?;
     output.commit()?;
     let object = json!({ "device": id.as_str(), "identity": identity_out, "public": public_out });
     let text = format!(
@@ -54,6 +54,13 @@ fn keygen(id: &str, identity_out: &Path, public_out: &Path, context: &Context<'_
         public_out.display()
     );
     context.show(&object, &text)
+}
+
+/// An identity and its public key.
+fn new_identity(id: DeviceId<'_>) -> Result<(Identity, String)> {
+    let secret = X25519Secret::generate(&mut UnwrapErr(SysRng));
+    let public = pem::x25519(&secret.public()?).ok_or(modelseal_core::Error::Key)?;
+    Ok((Identity::keygen(id, &secret)?, public))
 }
 
 fn enroll(args: &EnrollArgs, context: &Context<'_>) -> Result<()> {
@@ -73,8 +80,8 @@ fn enroll(args: &EnrollArgs, context: &Context<'_>) -> Result<()> {
         }
         None => {
             let version = vault.newest(Role::Fleet)?;
-            let key = vault.device_key(id, version)?;
-            (DeviceKeyKind::Fleet(version), Identity::derived(&enrolment, &key)?)
+            let identity = wiped(|| Identity::derived(&enrolment, &vault.device_key(id, version)?))?;
+            (DeviceKeyKind::Fleet(version), identity)
         }
     };
     locked.add(id.as_str(), Device { lines: lines.clone(), key, enrolled: now().unwrap_or(0) })?;
@@ -145,7 +152,7 @@ fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Resul
             "a device that changes its publisher gets a new identity",
         ));
     }
-    own.secret()?;
+    wiped(|| own.secret().map(drop))?;
     if own.public_key().is_none() || own.public_key() != part.public_key() {
         let what = format!("{} and {} have different keys", identity.display(), public_part.display());
         return Err(Error::new(

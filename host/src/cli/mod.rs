@@ -12,6 +12,7 @@ mod models;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use modelseal_hsm::wiped::wiped;
 
 use crate::error::{Code, Error, Result};
 use args::{Args, Command};
@@ -20,6 +21,12 @@ use context::Context;
 /// Runs the command line and gives its exit code.
 pub fn main() -> ExitCode {
     forbid_core_dumps();
+    // The library wipes its stack, too. But a value that it returns, such as an error, may take along in its unused
+    // bytes what was on the stack where it was made; an exit code has none.
+    wiped(run_and_report)
+}
+
+fn run_and_report() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return usage(&error),

@@ -8,6 +8,7 @@ use modelseal_core::grant::{DeviceId, GRANT_MAX, Validity};
 use modelseal_core::manifest::{Claim, Claims, MANIFEST_MAX, Subject};
 use modelseal_core::open::{Confirmation, Unwrapped};
 use modelseal_core::sign::Publisher;
+use modelseal_hsm::wiped::wiped;
 use serde_json::json;
 
 use super::args::{GrantArgs, OpenArgs, SealArgs, VerifyArgs};
@@ -284,21 +285,23 @@ pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let sealed = SealedFile::open(&args.sealed)?;
     let vault = context.vault()?;
     registry.require_publisher(&path, &vault.publisher()?)?;
-    let content = sealed.unwrap_by_vault(&*vault, None)?;
-    let bytes =
-        granting::grant(&*vault, &content, id, device, limits).map_err(|error| match error.name() {
-            Some("FloorAboveVersion") => Error::usage(
-                error.what(),
-                format!("give --floor at most {}", content.header().manifest().subject.version),
-            ),
-            _ => error,
-        })?;
+    let bytes = wiped(|| {
+        let content = sealed.unwrap_by_vault(&*vault, None)?;
+        granting::grant(&*vault, &content, id, device, limits)
+    });
+    let header = sealed.header()?;
+    let subject = &header.manifest().subject;
+    let bytes = bytes.map_err(|error| match error.name() {
+        Some("FloorAboveVersion") => {
+            Error::usage(error.what(), format!("give --floor at most {}", subject.version))
+        }
+        _ => error,
+    })?;
     files::write(&args.output, &bytes, Access::Public, Existing::Replace)?;
-    let subject = &content.header().manifest().subject;
     let object = json!({
         "grant": args.output,
         "device": id.as_str(),
-        "model": content.header().id().to_string(),
+        "model": header.id().to_string(),
         "line": subject.line,
         "version": subject.version,
         "floor": args.floor.unwrap_or(subject.version),

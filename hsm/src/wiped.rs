@@ -1,0 +1,62 @@
+//! No secret stays on the stack: what a vault does is done on stack that is wiped afterwards.
+
+use modelseal_core::grant::{DeviceId, GrantBytes, UnsignedGrant};
+use modelseal_core::keys::DeviceKey;
+use modelseal_core::open::Unwrapped;
+use modelseal_core::seal::Unsigned;
+use modelseal_core::sealed::{Envelope, Header};
+use modelseal_core::sign::{Publisher, PublisherKey};
+use modelseal_core::wipe::on_wiped_stack;
+
+use crate::error::Error;
+use crate::vault::{Finding, Key, Role, Vault};
+
+/// More than sealing, granting or opening takes, even unoptimised.
+const STACK: usize = 64 * 1024;
+
+/// Does `work`, then wipes the stack that it used. Whoever handles an [`Unwrapped`] or a [`DeviceKey`] does so in
+/// here: each move leaves a copy. [`on_wiped_stack`] says what `work` had better return.
+pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
+    on_wiped_stack::<STACK, T>(work)
+}
+
+/// A vault that leaves nothing on the stack but what it returns.
+pub(crate) struct Wiped<V>(pub(crate) V);
+
+impl<V: Vault> Vault for Wiped<V> {
+    fn keys(&self) -> Result<Vec<Key>, Error> {
+        self.0.keys()
+    }
+
+    fn publisher_key(&self, version: u32) -> Result<PublisherKey, Error> {
+        wiped(|| self.0.publisher_key(version))
+    }
+
+    fn publisher(&self) -> Result<Publisher, Error> {
+        wiped(|| self.0.publisher())
+    }
+
+    fn newest(&self, role: Role) -> Result<u32, Error> {
+        self.0.newest(role)
+    }
+
+    fn publish(&self, unsigned: &Unsigned) -> Result<Envelope, Error> {
+        wiped(|| self.0.publish(unsigned))
+    }
+
+    fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error> {
+        wiped(|| self.0.unwrap(header, envelope))
+    }
+
+    fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error> {
+        wiped(|| self.0.sign_grant(grant))
+    }
+
+    fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {
+        wiped(|| self.0.device_key(device, fleet))
+    }
+
+    fn check(&self) -> Result<Vec<Finding>, Error> {
+        wiped(|| self.0.check())
+    }
+}
