@@ -346,9 +346,9 @@ pub trait FloorStore {
     fn raise(&mut self, floor: u64) -> Result<(), Error>;
 }
 
-/// Compared twice: the second time without a branch, on values that the compiler can't know to be the same.
+/// Compared twice, in constant time: the second time on values that the compiler can't know to be the same.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    a == b && bool::from(black_box(a).ct_eq(black_box(b)))
+    bool::from(a.ct_eq(b)) && bool::from(black_box(a).ct_eq(black_box(b)))
 }
 
 /// `a >= b`, compared and subtracted.
