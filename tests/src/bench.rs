@@ -127,8 +127,11 @@ impl Bench {
 
     /// Seals `length` bytes in chunks of 1 KiB.
     pub fn seal_as(&self, suite: Suite, line: &str, version: u64, length: usize) -> Model {
-        let mut plain = vec![0; length];
-        blake3::Hasher::new().update(b"model").finalize_xof().fill(&mut plain);
+        self.seal_bytes(suite, line, version, contents("model", length))
+    }
+
+    /// Seals `plain` in chunks of 1 KiB.
+    pub fn seal_bytes(&self, suite: Suite, line: &str, version: u64, plain: Vec<u8>) -> Model {
         std::fs::write(self.path("model"), &plain).unwrap();
         let subject = Subject {
             suite,
@@ -137,14 +140,14 @@ impl Bench {
             line,
             version,
             kind: "tflite",
-            length: length as u64,
+            length: plain.len() as u64,
             created: NOW,
             claims: Claims::from_slice(&[Claim { key: "licence", value: "MIT" }]).unwrap(),
         };
         let (model, out) = (self.path("model"), self.path("sealed"));
         modelseal::seal::seal(&*self.vault, &model, subject, &out, &mut |_| ()).unwrap();
         let sealed = std::fs::read(out).unwrap();
-        let parts = Parts::of(&sealed, length);
+        let parts = Parts::of(&sealed, plain.len());
         Model { plain, sealed, parts }
     }
 
@@ -270,6 +273,13 @@ impl Held {
 
 /// A grant that is always good, with the version as its floor.
 pub const NO_LIMITS: Limits = Limits { validity: None, floor: None };
+
+/// A model that looks random, another one for each name.
+pub fn contents(name: &str, length: usize) -> Vec<u8> {
+    let mut plain = vec![0; length];
+    blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut plain);
+    plain
+}
 
 /// One bit changed.
 pub fn flip(bytes: &[u8], bit: usize) -> Vec<u8> {

@@ -6,6 +6,7 @@
 //! - [`softhsm`]: a token of its own for one test
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
+//! - [`probe`]: a board under a debugger, through [`debugger`]
 //! - [`vectors`]: the conformance vectors, and what makes them
 
 #![allow(
@@ -18,7 +19,9 @@
 )]
 
 pub mod bench;
+pub mod debugger;
 pub mod forge;
+pub mod probe;
 pub mod published;
 pub mod softhsm;
 pub mod story;
