@@ -51,6 +51,7 @@ pub(crate) fn unwrap<'a>(
     // too, so that removing a key from it also retires what that key had signed.
     if !device.publisher().keys().is_empty() {
         request = request.verify_manifest(device.publisher())?;
+        log!(info, "manifest signed by the publisher");
     }
     let named = request.authenticate(device.secret(), device.publisher())?.name(device.line())?;
     let floor = stored_floor(device)?;
@@ -77,6 +78,7 @@ pub(crate) fn open<'m>(
     let (id, version, layout) = (header.id(), header.manifest().subject.version, header.layout());
     log!(info, "decrypting {=u64} bytes in {=u64} chunks", layout.length, layout.chunks);
     let opened = unwrapped.open_in_place(payload, |i| read_tag(storage, &layout, i))?;
+    log!(info, "every byte is authentic");
     Ok(Loaded { opened, id, version })
 }
 

@@ -6,6 +6,7 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use chacha20poly1305::ChaCha20Poly1305;
+use curve25519_dalek::montgomery::MontgomeryPoint;
 use hkdf::Hkdf;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256 as X25519;
@@ -42,9 +43,7 @@ impl Parts {
 
 /// Encrypts a payload with a content key: index and payload, all tags and all values valid.
 pub fn payload(sealed: &[u8], parts: Parts, content_key: &[u8; 32], model: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let subject = &sealed[16..parts.envelope - 64];
-    let info = [b"modelseal/v1/payload\0", &Sha256::digest(subject)[..]].concat();
-    let okm: [u8; 76] = expand(content_key, &info);
+    let okm = payload_keys(sealed, parts, content_key);
     let (mut index, mut payload) = (Vec::new(), model.to_vec());
     let chunks = model.len().div_ceil(parts.chunk);
     for (i, chunk) in payload.chunks_mut(parts.chunk).enumerate() {
@@ -58,6 +57,12 @@ pub fn payload(sealed: &[u8], parts: Parts, content_key: &[u8; 32], model: &[u8]
         });
     }
     (index, payload)
+}
+
+/// `payload_key[32] || base_nonce[12] || commitment[32]`
+pub fn payload_keys(sealed: &[u8], parts: Parts, content_key: &[u8; 32]) -> [u8; 76] {
+    let subject = &sealed[16..parts.envelope - 64];
+    expand(content_key, &[b"modelseal/v1/payload\0", &Sha256::digest(subject)[..]].concat())
 }
 
 fn value(chunk: &[u8], offset: usize) -> [u8; 32] {
@@ -89,8 +94,7 @@ fn subtree(values: &[[u8; 32]]) -> [u8; 32] {
 /// A grant for the holder of `device_key`, with any terms.
 pub fn device_grant(device_key: &[u8; 32], id: &[u8; 32], terms: &[u8], content_key: &[u8; 32]) -> Vec<u8> {
     let salt = [7; 32];
-    let info = [b"modelseal/v1/device-grant\0", &salt[..], &Sha256::digest(terms)[..], id].concat();
-    let okm: [u8; 44] = expand(device_key, &info);
+    let okm = grant_key(device_key, &salt, terms, id);
     let mut ciphertext = *content_key;
     let tag = encrypt(terms[0], &okm[..32], &okm[32..].try_into().unwrap(), &mut ciphertext);
     let body = [terms, &[0], &salt, &ciphertext, &tag, &[0]].concat();
@@ -205,6 +209,53 @@ pub fn vault_file(passphrase: &str, masters: &[u32]) -> String {
         .to_string()
 }
 
+/// `grant_key[32] || nonce[12]`
+pub fn grant_key(device_key: &[u8; 32], salt: &[u8; 32], terms: &[u8], id: &[u8; 32]) -> [u8; 44] {
+    let info = [b"modelseal/v1/device-grant\0", &salt[..], &Sha256::digest(terms)[..], id].concat();
+    expand(device_key, &info)
+}
+
+/// What RFC 9180 computes on the way from an X25519 secret to a content key.
+pub struct HpkeKeys {
+    /// The result of Diffie-Hellman.
+    pub dh: [u8; 32],
+    /// The shared secret.
+    pub shared: [u8; 32],
+    /// The AEAD's key.
+    pub key: [u8; 32],
+    /// The AEAD's nonce, which is no secret.
+    pub nonce: [u8; 12],
+}
+
+/// `model` is the id that HPKE's `info` has.
+pub fn hpke_keys(suite: u8, secret: &[u8; 32], encapsulated: &[u8; 32], model: &[u8; 32]) -> HpkeKeys {
+    let public = MontgomeryPoint::mul_base_clamped(*secret).to_bytes();
+    let dh = MontgomeryPoint(*encapsulated).mul_clamped(*secret).to_bytes();
+    // DHKEM(X25519, HKDF-SHA256) is 0x0020, HKDF-SHA256 0x0001; AES-256-GCM is 2, ChaCha20-Poly1305 3.
+    let kem = b"KEM\0\x20";
+    let all = [b"HPKE\0\x20\0\x01\0", &[suite + 1][..]].concat();
+    let eae = labeled_extract(kem, &[], b"eae_prk", &dh);
+    let shared = labeled_expand(kem, &eae, b"shared_secret", &[&encapsulated[..], &public].concat());
+    let info = [b"modelseal/v1/hpke-grant\0", &model[..]].concat();
+    let psk = labeled_extract(&all, &[], b"psk_id_hash", &[]);
+    let info = labeled_extract(&all, &[], b"info_hash", &info);
+    let secret = labeled_extract(&all, &shared, b"secret", &[]);
+    let context = [&[0], &psk[..], &info].concat();
+    let key = labeled_expand(&all, &secret, b"key", &context);
+    let nonce = labeled_expand(&all, &secret, b"base_nonce", &context);
+    HpkeKeys { dh, shared, key, nonce }
+}
+
+fn labeled_extract(suite: &[u8], salt: &[u8], label: &[u8], ikm: &[u8]) -> [u8; 32] {
+    let ikm = [b"HPKE-v1", suite, label, ikm].concat();
+    Hkdf::<Sha256>::extract(Some(salt), &ikm).0.into()
+}
+
+fn labeled_expand<const N: usize>(suite: &[u8], prk: &[u8; 32], label: &[u8], info: &[u8]) -> [u8; N] {
+    let length = u16::try_from(N).unwrap().to_be_bytes();
+    expand(prk, &[&length[..], b"HPKE-v1", suite, label, info].concat())
+}
+
 /// The terms of a grant: suite, model id, device, floor, validity; every number below 128 but the validity's.
 pub fn terms(suite: u8, id: &[u8; 32], device: &str, floor: u8, validity: Option<(u64, u64)>) -> Vec<u8> {
     let device = [&[device.len() as u8], device.as_bytes()].concat();
@@ -221,7 +272,8 @@ pub fn signed_bytes(sealed: &[u8], parts: Parts) -> Vec<u8> {
     [b"modelseal/v1/manifest\0", &sealed[..parts.envelope]].concat()
 }
 
-pub(crate) fn encrypt(suite: u8, key: &[u8], nonce: &[u8; 12], data: &mut [u8]) -> [u8; 16] {
+/// A suite's AEAD, without additional data: encrypts in place and gives the tag.
+pub fn encrypt(suite: u8, key: &[u8], nonce: &[u8; 12], data: &mut [u8]) -> [u8; 16] {
     let key: &[u8; 32] = key.try_into().unwrap();
     let (nonce, data) = (nonce.into(), data.into());
     let tag = match suite {

@@ -8,6 +8,7 @@
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
 //! - [`exposed`]: every secret that the files of a workspace imply, for whoever has the passphrase
 //! - `remains`: the search for secrets in another process's memory
+//! - [`probe`]: a board under a debugger, through [`debugger`]
 //! - [`vectors`]: the conformance vectors, and what makes them
 
 #![allow(
@@ -21,7 +22,9 @@
 
 pub mod bench;
 pub mod exposed;
+pub mod debugger;
 pub mod forge;
+pub mod probe;
 pub mod published;
 #[cfg(target_os = "linux")]
 pub mod remains;

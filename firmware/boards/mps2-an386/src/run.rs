@@ -12,13 +12,11 @@ use semihosting::process::exit;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::board::{Board, floor_store};
-use crate::memory::{Memory, wipe_stack};
-
-const INSTRUCTIONS_FAILED: i32 = 1;
+use crate::memory::{Memory, abandon, wipe_stack};
 
 #[entry]
 fn main() -> ! {
-    let Some(memory) = Memory::take() else { exit(INSTRUCTIONS_FAILED) };
+    let Some(memory) = Memory::take() else { abandon() };
     let outcome = run(memory.provisioned, memory.psram);
     if let Err(error) = outcome {
         // A model that couldn't be confirmed lies there opened.
@@ -66,11 +64,11 @@ fn take_over(provisioned: &mut [u8], private: &mut [u8]) {
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     defmt::error!("panic");
-    exit(INSTRUCTIONS_FAILED)
+    abandon()
 }
 
 // SAFETY: it uses nothing that the interrupted code may have left half done, and never returns to it.
 #[exception]
 unsafe fn HardFault(_: &ExceptionFrame) -> ! {
-    exit(INSTRUCTIONS_FAILED)
+    abandon()
 }
