@@ -21,8 +21,8 @@
 )]
 
 pub mod bench;
-pub mod exposed;
 pub mod debugger;
+pub mod exposed;
 pub mod forge;
 pub mod probe;
 pub mod published;

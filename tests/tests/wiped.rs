@@ -386,7 +386,13 @@ fn with_forged_commitment(sealed: &[u8], p: Parts, vault: &[Named], content: &[u
     let seed: &[u8; 32] = vault[2].1.as_slice().try_into().unwrap();
     let signature = ed25519_dalek::SigningKey::from_bytes(seed).sign(&forge::signed_bytes(&forged, p));
     forged[p.envelope..p.envelope + 64].copy_from_slice(&signature.to_bytes());
-    let slot = forge::slot(1, vault[0].1.as_slice().try_into().unwrap(), &[9; 12], &forge::model_id(&forged, p), content);
+    let slot = forge::slot(
+        1,
+        vault[0].1.as_slice().try_into().unwrap(),
+        &[9; 12],
+        &forge::model_id(&forged, p),
+        content,
+    );
     forged[p.envelope + 64..p.envelope + 128].copy_from_slice(&slot);
     forged
 }
