@@ -15,14 +15,15 @@
 //! What never leaves a vault: any of the three. What leaves: content keys, only of models that this vault's
 //! own publisher key signed; device keys; signatures; public keys.
 //!
-//! In reading order: [`vault`], the trait and what it promises; [`location`], which vault; `software` and
-//! `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
+//! In reading order: [`vault`], the trait and what it promises; [`location`], which vault; `software`,
+//! with `vault_file`, and `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
 
 pub mod error;
 pub mod location;
 mod pkcs11;
 mod software;
 pub mod vault;
+mod vault_file;
 pub mod wiped;
 
 pub use error::Error;

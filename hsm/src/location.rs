@@ -57,6 +57,7 @@ impl std::fmt::Display for Location {
     }
 }
 
+const NO_URI: &str = "the pkcs11: URI isn't one of RFC 7512";
 const PIN_VALUE: &str = "pin-value leaks the PIN; put it into a file and name that as pin-source";
 
 impl Pkcs11Uri {
@@ -65,8 +66,11 @@ impl Pkcs11Uri {
         if text.to_ascii_lowercase().contains("pin-value") {
             return Err(Error::Location(PIN_VALUE));
         }
-        let uri = pk11_uri_parser::parse(text)
-            .map_err(|_| Error::Location("the pkcs11: URI isn't one of RFC 7512"))?;
+        // The parser skips white space, panics where nothing else is left, and takes any % for itself.
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) || !is_percent_encoded(text) {
+            return Err(Error::Location(NO_URI));
+        }
+        let uri = pk11_uri_parser::parse(text).map_err(|_| Error::Location(NO_URI))?;
         let parsed = Self {
             token: uri.token().map(decode).transpose()?,
             serial: uri.serial().map(decode).transpose()?,
@@ -79,6 +83,11 @@ impl Pkcs11Uri {
         }
         Ok(parsed)
     }
+}
+
+/// Two hexadecimal digits follow each %.
+fn is_percent_encoded(text: &str) -> bool {
+    text.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
 fn decode(value: &str) -> Result<String, Error> {

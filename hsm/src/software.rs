@@ -1,15 +1,8 @@
-//! The embedded default: keys in one file, encrypted under a passphrase.
-//!
-//! ```text
-//! { "format": "modelseal vault 1",
-//!   "kdf":   { "memory_kib": 32768, "passes": 3, "lanes": 1, "salt": hex }     Argon2id (RFC 9106)
-//!   "nonce": hex,
-//!   "keys":  hex }                                                            AES-256-GCM of the keys, postcard
-//! ```
+//! The embedded default: keys in one file, encrypted under a passphrase. `vault_file` says what is in it.
 //!
 //! Salt and nonce are fresh at each writing. The file is written beside and renamed, mode 0600.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use aes::Aes256;
@@ -19,20 +12,12 @@ use argon2::Argon2;
 use cmac::{Cmac, Mac};
 use modelseal_core::sealed::Slot;
 use modelseal_core::sign::{PublisherKey, Signature};
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
 use crate::location::Passphrase;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
-
-const FORMAT: &str = "modelseal vault 1";
-/// A file that asks for more than this is refused before any memory is taken.
-const MEMORY_KIB_MAX: u32 = 64 * 1024;
-const PASSES_MAX: u32 = 16;
-const LANES_MAX: u32 = 8;
-/// Far more than a vault of any age needs.
-const FILE_MAX: u64 = 1 << 20;
+use crate::vault_file::{FILE_MAX, FORMAT, Kdf, StoredKey, VaultFile, decode_keys, encode_keys};
 
 /// A vault whose keys are in this process's memory while it is open.
 pub(crate) struct Software {
@@ -43,11 +28,8 @@ pub(crate) struct Software {
 /// Opens the vault in `path`.
 pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Error> {
     let corrupt = || Error::Corrupt(path.to_owned());
-    let file: VaultFile = serde_json::from_slice(&read(path)?).map_err(|_| corrupt())?;
-    if file.format != FORMAT || !file.kdf.is_bounded() {
-        return Err(corrupt());
-    }
-    let cipher = file.kdf.cipher(passphrase)?;
+    let file = VaultFile::parse(&read(path)?).ok_or_else(corrupt)?;
+    let cipher = cipher(&file.kdf, passphrase)?;
     let mut keys = Zeroizing::new(file.keys);
     let (body, tag) = keys.split_last_chunk_mut().ok_or_else(corrupt)?;
     let opened = cipher.decrypt_inout_detached(
@@ -57,7 +39,7 @@ pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Err
         &(*tag).into(),
     );
     opened.map_err(|_| Error::WrongPassphrase(path.to_owned()))?;
-    Ok(Software { path: path.to_owned(), keys: postcard::from_bytes(body).map_err(|_| corrupt())? })
+    Ok(Software { path: path.to_owned(), keys: decode_keys(body).ok_or_else(corrupt)? })
 }
 
 /// Makes a vault in `path`, which must not exist.
@@ -67,7 +49,7 @@ pub(crate) fn create(path: &Path, publisher: Algorithm, passphrase: &Passphrase)
     }
     let keys =
         [(Role::Master, Algorithm::Aes256), (Role::Fleet, Algorithm::Aes256), (Role::Publisher, publisher)];
-    let keys = keys.into_iter().map(|(role, algorithm)| StoredKey::generate(role, 1, algorithm));
+    let keys = keys.into_iter().map(|(role, algorithm)| generate(role, 1, algorithm));
     let vault = Software { path: path.to_owned(), keys: keys.collect::<Result<_, _>>()? };
     vault.write_new(path, passphrase)?;
     Ok(vault)
@@ -78,110 +60,38 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
         std::io::ErrorKind::NotFound => Error::Missing(path.display().to_string()),
         _ => Error::Io(path.to_owned(), error),
     };
-    if std::fs::metadata(path).map_err(io)?.len() > FILE_MAX {
-        return Err(Error::Corrupt(path.to_owned()));
-    }
-    std::fs::read(path).map_err(io)
+    let mut text = Vec::new();
+    // What is longer is refused by its length, whatever the length was said to be.
+    let file = std::fs::File::open(path).map_err(io)?;
+    file.take(FILE_MAX as u64 + 1).read_to_end(&mut text).map_err(io)?;
+    Ok(text)
 }
 
-#[derive(Serialize, Deserialize)]
-struct VaultFile {
-    format: String,
-    kdf: Kdf,
-    #[serde(with = "hex::serde")]
-    nonce: [u8; 12],
-    #[serde(with = "hex::serde")]
-    keys: Vec<u8>,
+fn cipher(kdf: &Kdf, passphrase: &Passphrase) -> Result<Aes256Gcm, Error> {
+    let params = kdf.params().map_err(|_| Error::Memory)?;
+    // Of its own, to be wiped: the key follows from it.
+    let mut memory = Zeroizing::new(Vec::new());
+    memory.try_reserve_exact(params.block_count()).map_err(|_| Error::Memory)?;
+    memory.resize(params.block_count(), argon2::Block::default());
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+        .hash_password_into_with_memory(
+            passphrase.expose().as_bytes(),
+            &kdf.salt,
+            key.as_mut(),
+            memory.as_mut_slice(),
+        )
+        .map_err(|_| Error::Memory)?;
+    Ok(Aes256Gcm::new((&*key).into()))
 }
 
-#[derive(Serialize, Deserialize)]
-struct Kdf {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-    #[serde(with = "hex::serde")]
-    salt: [u8; 16],
-}
-
-impl Kdf {
-    /// A third of RFC 9106's second choice, so that a vault opens within 64 MiB.
-    fn fresh() -> Result<Self, Error> {
-        Ok(Self { memory_kib: 32 * 1024, passes: 3, lanes: 1, salt: random()? })
-    }
-
-    fn is_bounded(&self) -> bool {
-        let capped =
-            self.memory_kib <= MEMORY_KIB_MAX && self.passes <= PASSES_MAX && self.lanes <= LANES_MAX;
-        capped && self.params().is_ok()
-    }
-
-    fn params(&self) -> Result<argon2::Params, argon2::Error> {
-        argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
-    }
-
-    fn cipher(&self, passphrase: &Passphrase) -> Result<Aes256Gcm, Error> {
-        let params = self.params().map_err(|_| Error::Memory)?;
-        // Of its own, to be wiped: the key follows from it.
-        let mut memory = Zeroizing::new(Vec::new());
-        memory.try_reserve_exact(params.block_count()).map_err(|_| Error::Memory)?;
-        memory.resize(params.block_count(), argon2::Block::default());
-        let mut key = Zeroizing::new([0; 32]);
-        Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_into_with_memory(
-                passphrase.expose().as_bytes(),
-                &self.salt,
-                key.as_mut(),
-                memory.as_mut_slice(),
-            )
-            .map_err(|_| Error::Memory)?;
-        Ok(Aes256Gcm::new((&*key).into()))
-    }
-}
-
-/// A key as it stands in the file. The numbers are the file's.
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-struct StoredKey {
-    role: u8,
-    version: u32,
-    algorithm: u8,
-    key: [u8; 32],
-}
-
-impl StoredKey {
-    fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<Self, Error> {
-        let mut stored =
-            Self { role: role_number(role), version, algorithm: algorithm_number(algorithm), key: [0; 32] };
-        // Any 32 bytes are an AES or an Ed25519 key; one in 2^32 isn't a P-256 scalar.
-        loop {
-            getrandom::fill(&mut stored.key).map_err(|_| Error::Random)?;
-            if algorithm != Algorithm::EcdsaP256 || p256::ecdsa::SigningKey::from_slice(&stored.key).is_ok() {
-                return Ok(stored);
-            }
+fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey, Error> {
+    let mut stored = StoredKey::new(Key { role, version, algorithm }, [0; 32]);
+    loop {
+        getrandom::fill(&mut stored.key).map_err(|_| Error::Random)?;
+        if stored.is_usable() {
+            return Ok(stored);
         }
-    }
-
-    /// The key's name; `None` for numbers that this version doesn't know.
-    fn name(&self) -> Option<Key> {
-        let role = Role::ALL.into_iter().find(|role| role_number(*role) == self.role)?;
-        let algorithms = [Algorithm::Aes256, Algorithm::Ed25519, Algorithm::EcdsaP256];
-        let algorithm = algorithms.into_iter().find(|a| algorithm_number(*a) == self.algorithm)?;
-        Some(Key { role, version: self.version, algorithm })
-    }
-}
-
-const fn role_number(role: Role) -> u8 {
-    match role {
-        Role::Master => 1,
-        Role::Fleet => 2,
-        Role::Publisher => 3,
-    }
-}
-
-const fn algorithm_number(algorithm: Algorithm) -> u8 {
-    match algorithm {
-        Algorithm::Aes256 => 1,
-        Algorithm::Ed25519 => 2,
-        Algorithm::EcdsaP256 => 3,
     }
 }
 
@@ -199,11 +109,11 @@ impl Software {
     /// Written beside and linked into place, so that it appears complete or not at all.
     fn write_new(&self, path: &Path, passphrase: &Passphrase) -> Result<(), Error> {
         let io = |error: std::io::Error| Error::Io(path.to_owned(), error);
-        let text = serde_json::to_vec_pretty(&self.encrypt_file(passphrase)?).map_err(|e| io(e.into()))?;
+        let text = self.encrypt_file(passphrase)?.encode().map_err(|error| io(error.into()))?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Created with mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-        file.write_all(&text).and_then(|()| file.write_all(b"\n")).map_err(io)?;
+        file.write_all(&text).map_err(io)?;
         file.as_file().sync_all().map_err(io)?;
         file.persist_noclobber(path).map_err(|error| match error.error.kind() {
             std::io::ErrorKind::AlreadyExists => Error::Exists(path.display().to_string()),
@@ -213,16 +123,13 @@ impl Software {
     }
 
     fn encrypt_file(&self, passphrase: &Passphrase) -> Result<VaultFile, Error> {
-        let (kdf, nonce) = (Kdf::fresh()?, random()?);
-        // Sized once: a buffer that grew would leave keys in memory that was given back.
-        let size = postcard::experimental::serialized_size(&self.keys).map_err(|_| Error::Random)?;
-        let mut keys = Zeroizing::new(vec![0; size]);
-        postcard::to_slice(&self.keys, &mut keys).map_err(|_| Error::Random)?;
-        let cipher = kdf.cipher(passphrase)?;
+        let (kdf, nonce) = (Kdf::new(random()?), random()?);
+        let mut keys = encode_keys(&self.keys).ok_or(Error::Random)?;
+        let cipher = cipher(&kdf, passphrase)?;
         let tag = cipher.encrypt_inout_detached(&nonce.into(), FORMAT.as_bytes(), keys.as_mut_slice().into());
         let tag = tag.map_err(|_| Error::Random)?;
         let keys = keys.iter().copied().chain(tag).collect();
-        Ok(VaultFile { format: FORMAT.into(), kdf, nonce, keys })
+        Ok(VaultFile::new(kdf, nonce, keys))
     }
 }
 

@@ -178,6 +178,14 @@ fn locations_are_parsed_strictly() {
         "pkcs11:object=x",
         "pkcs11:token=a?pin-value=1",
         "pkcs11:token=a b",
+        "pkcs11:token= a",
+        "pkcs11:token=a\n",
+        "pkcs11:token=\u{a0}a",
+        "pkcs11:\n",
+        "pkcs11:token=a?\t",
+        "pkcs11:token=a%",
+        "pkcs11:token=a%2",
+        "pkcs11:token=%zz?module-path=/a",
     ] {
         assert!(matches!(parse(wrong), Err(Error::Location(_))), "{wrong}");
     }

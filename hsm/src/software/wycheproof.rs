@@ -12,8 +12,8 @@ use modelseal_core::sign::Publisher;
 use super::*;
 
 fn vault(role: Role, algorithm: Algorithm, key: [u8; 32]) -> Software {
-    let (role, algorithm) = (role_number(role), algorithm_number(algorithm));
-    Software { path: "unused".into(), keys: vec![StoredKey { role, version: 1, algorithm, key }] }
+    let key = StoredKey::new(Key { role, version: 1, algorithm }, key);
+    Software { path: "unused".into(), keys: vec![key] }
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
