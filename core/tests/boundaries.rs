@@ -510,9 +510,34 @@ fn terms() {
 }
 
 fn unsigned(sealed: &Sealed) -> UnsignedGrant {
-    let public = X25519Secret::from_bytes(&[6; 32]).public().unwrap();
     let terms = Terms::new(&sealed.unwrapped(), DeviceId::new("dev").unwrap());
-    wrap_for_x25519(&sealed.unwrapped(), &terms, &public, &mut Sevens).unwrap()
+    unsigned_with(sealed, &terms)
+}
+
+fn unsigned_with(sealed: &Sealed, terms: &Terms<'_>) -> UnsignedGrant {
+    let public = X25519Secret::from_bytes(&[6; 32]).public().unwrap();
+    wrap_for_x25519(&sealed.unwrapped(), terms, &public, &mut Sevens).unwrap()
+}
+
+/// The longest that this version makes: 12 + 97 of terms + 81 of wrapping, and what follows.
+#[test]
+fn the_longest_grants() {
+    let sealed = seal(Subject { version: u64::MAX, ..subject() }, 1);
+    let long = "a".repeat(32);
+    let mut terms = Terms::new(&sealed.unwrapped(), DeviceId::new(&long).unwrap());
+    terms.validity = Some(Validity { not_before: u64::MAX - 1, not_after: u64::MAX });
+    assert!(sealed.by_grant(&terms, Some(u64::MAX - 1), u64::MAX).is_ok());
+    let key = DeviceKey::from_bytes(&[5; 32]);
+    let shared = wrap_for_device_key(&sealed.unwrapped(), &terms, &key, &mut Sevens).unwrap();
+    assert_eq!(shared.len(), 12 + 97 + 81 + 1);
+    assert_eq!(Grant::parse(&shared).unwrap().signature(), None);
+
+    let signature = Signature::from_bytes(&counting(1));
+    let path = PathSignature { signature, siblings: [[2; 32]; 16].into_iter().collect(), sides: u16::MAX };
+    let signed = unsigned_with(&sealed, &terms).sign(&path).unwrap();
+    assert_eq!(signed.len(), 12 + 97 + 81 + 1 + 64 + 1 + 512 + 3);
+    let parsed = Grant::parse(&signed).unwrap();
+    assert_eq!((parsed.terms(), parsed.signature()), (&terms, Some(&path)));
 }
 
 /// Every number of siblings, on either side, and each bit beyond them.
