@@ -29,3 +29,18 @@ pub mod wiped;
 pub use error::Error;
 pub use location::{Location, Passphrase};
 pub use vault::{Algorithm, Finding, Key, Role, Vault, create, open};
+
+/// What `tests/fuzz` reaches besides the public API; it alone builds with `--cfg fuzzing`.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// Reads a vault file and writes it again.
+    pub fn rewrite(text: &[u8]) -> Option<Vec<u8>> {
+        crate::vault_file::VaultFile::parse(text)?.encode().ok()
+    }
+
+    /// Decodes the decrypted keys of a vault file and encodes them again.
+    pub fn recode_keys(bytes: &[u8]) -> Option<Vec<u8>> {
+        let keys = crate::vault_file::decode_keys(bytes)?;
+        crate::vault_file::encode_keys(&keys).map(|bytes| bytes.to_vec())
+    }
+}

@@ -44,18 +44,14 @@ impl Parts {
 /// Encrypts a payload with a content key: index and payload, all tags and all values valid.
 pub fn payload(sealed: &[u8], parts: Parts, content_key: &[u8; 32], model: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let okm = payload_keys(sealed, parts, content_key);
-    let (mut index, mut payload) = (Vec::new(), model.to_vec());
-    let chunks = model.len().div_ceil(parts.chunk);
+    let (mut tags, mut payload) = (Vec::new(), model.to_vec());
     for (i, chunk) in payload.chunks_mut(parts.chunk).enumerate() {
         let mut nonce: [u8; 12] = okm[32..44].try_into().unwrap();
         nonce.iter_mut().zip((i as u128).to_be_bytes()[4..].iter()).for_each(|(a, b)| *a ^= b);
-        index.extend(encrypt(sealed[16], &okm[..32], &nonce, chunk));
-        index.extend(if chunks == 1 {
-            *blake3::hash(chunk).as_bytes()
-        } else {
-            value(chunk, i * parts.chunk)
-        });
+        tags.push(encrypt(sealed[16], &okm[..32], &nonce, chunk));
     }
+    let entries = tags.iter().zip(values(&payload, parts.chunk));
+    let index = entries.flat_map(|(tag, value)| [&tag[..], &value].concat()).collect();
     (index, payload)
 }
 
@@ -65,8 +61,16 @@ pub fn payload_keys(sealed: &[u8], parts: Parts, content_key: &[u8; 32]) -> [u8;
     expand(content_key, &[b"modelseal/v1/payload\0", &Sha256::digest(subject)[..]].concat())
 }
 
-fn value(chunk: &[u8], offset: usize) -> [u8; 32] {
-    blake3::Hasher::new().set_input_offset(offset as u64).update(chunk).finalize_non_root()
+/// The chaining values of a payload.
+pub fn values(payload: &[u8], chunk: usize) -> Vec<[u8; 32]> {
+    if payload.len() <= chunk {
+        return vec![*blake3::hash(payload).as_bytes()];
+    }
+    let value = |(i, ciphertext): (usize, &[u8])| {
+        let offset = (i * chunk) as u64;
+        blake3::Hasher::new().set_input_offset(offset).update(ciphertext).finalize_non_root()
+    };
+    payload.chunks(chunk).enumerate().map(value).collect()
 }
 
 /// The root of an index, by BLAKE3's recursive definition.

@@ -1,0 +1,74 @@
+//! The board mps2-an386, without its drivers: what its `run` does between what arrived and the verdict.
+
+#[path = "../../../src/forge.rs"]
+#[allow(dead_code, reason = "the tests use all of it")]
+pub mod forge;
+#[path = "../../src/scene.rs"]
+#[allow(dead_code, reason = "the other targets use all of it")]
+pub mod scene;
+
+use modelseal_core::Error;
+use modelseal_core::grant::{DeviceId, Grant};
+use modelseal_core::keys::Secret;
+use modelseal_core::open::FloorStore;
+use modelseal_core::sign::Publisher;
+use modelseal_firmware::Device;
+use modelseal_firmware::provision::Delivery;
+
+use crate::scene::{DEVICE, FLOOR, LINE, Wrap, publisher};
+
+/// Opens what `psram` begins with. Gives the model's length, and leaves the model in `psram`.
+pub fn run(delivery: &Delivery<'_>, wrap: Wrap, psram: &mut [u8]) -> Result<usize, Error> {
+    let length = usize::try_from(delivery.sealed_len).map_err(|_| Error::Memory)?;
+    let sealed = psram.get_mut(..length).ok_or(Error::Memory)?;
+    let mut board =
+        Board { secret: wrap.secret(), publisher: publisher(), now: delivery.now, floor: Floor(FLOOR) };
+    let opened = modelseal_firmware::boot(&mut board, Grant::parse(delivery.grant)?, sealed)?;
+    Ok(opened.confirm(&mut board)?.len())
+}
+
+struct Board {
+    secret: Secret,
+    publisher: Publisher,
+    now: Option<u64>,
+    floor: Floor,
+}
+
+impl Device for Board {
+    fn id(&self) -> DeviceId<'_> {
+        DeviceId::new(DEVICE).unwrap()
+    }
+
+    fn line(&self) -> &str {
+        LINE
+    }
+
+    fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    fn floor(&mut self) -> &mut impl FloorStore {
+        &mut self.floor
+    }
+
+    fn now(&mut self) -> Option<u64> {
+        self.now
+    }
+}
+
+struct Floor(u64);
+
+impl FloorStore for Floor {
+    fn floor(&mut self) -> Result<u64, Error> {
+        Ok(self.0)
+    }
+
+    fn raise(&mut self, floor: u64) -> Result<(), Error> {
+        self.0 = floor;
+        Ok(())
+    }
+}
