@@ -169,16 +169,20 @@ fn nothing_stays_in_memory_of_another_program() {
     assert!(left.is_empty(), "{} remains:\n{}", left.len(), left.join("\n"));
 }
 
-/// A vault's keys are made in memory, too.
+/// A vault's keys are made in memory, too; and either algorithm signs there.
 #[test]
 fn nothing_stays_in_memory_of_a_new_vault() {
     let mut left = Vec::new();
     for algorithm in ["ed25519", "ecdsa-p256"] {
         let w = Workspace::with_vault("file:vault.json");
-        let command = w.another(VICTIM, &["init", "--json", "--publisher-algorithm", algorithm]);
-        let (remains, code, said) = remains(command, &w, || vault_secrets(&w));
-        assert_eq!(code, 0, "{said}");
-        left.extend(told(&format!("init {algorithm}"), &remains));
+        w.write("model", "a model");
+        let init = ["init", "--publisher-algorithm", algorithm, "--json"];
+        let seal = ["seal", "model", "-o", "sealed", "--line", "wake-word", "--model-version", "1", "--json"];
+        for command in [&init[..], &seal] {
+            let (remains, code, said) = remains(w.another(VICTIM, command), &w, || vault_secrets(&w));
+            assert_eq!(code, 0, "{said}");
+            left.extend(told(&format!("{} {algorithm}", command[0]), &remains));
+        }
     }
     assert!(left.is_empty(), "{} remains:\n{}", left.len(), left.join("\n"));
 }
