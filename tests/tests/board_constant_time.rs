@@ -14,6 +14,7 @@ use modelseal_core::grant::DeviceId;
 use modelseal_core::manifest::Suite;
 use modelseal_core::sign::{Publisher, PublisherKey};
 use modelseal_tests::bench::{Bench, LINE, Model, NO_LIMITS, SUITES, WRAPS, Wrap, contents, flip, replaced};
+use modelseal_tests::counted;
 use modelseal_tests::forge;
 use modelseal_tests::probe::{Given, Probe, Stage, in_parallel};
 
@@ -51,7 +52,7 @@ fn the_same_number_of_instructions_under_every_key() {
         cases.extend([0, 7, 31].map(|byte| with_a_wrong_commitment(&bench, suite, byte)));
     }
     let boots = cases.len();
-    let counts = counted(&cases);
+    let counts = instructions(&cases);
     for (name, different) in &counts {
         assert_eq!(different.len(), 1, "{name}: {different:?}");
     }
@@ -63,7 +64,7 @@ fn the_same_number_of_instructions_under_every_key() {
     println!(
         "a model that is one byte longer: {longer} instructions more; an instruction done twice: 1 more"
     );
-    println!("board: {boots} boots, identical instruction counts: {}", list.join(", "));
+    counted(&format!("board: {boots} boots, identical instruction counts: {}", list.join(", ")));
 }
 
 /// A genuine model, device and grant, all of them new.
@@ -148,7 +149,7 @@ fn with_a_wrong_commitment(bench: &Bench, suite: Suite, byte: usize) -> Case {
 }
 
 /// Boots all, and gives the different counts of each name.
-fn counted(cases: &[Case]) -> Counts {
+fn instructions(cases: &[Case]) -> Counts {
     let counts = Mutex::new(Counts::new());
     in_parallel(cases, |case| {
         let count = compared(case, &Probe::start(given(case)).run_past(case.until));

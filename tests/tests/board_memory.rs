@@ -12,6 +12,7 @@ use modelseal_core::grant::{DeviceId, Grant, Validity, Wrapping};
 use modelseal_core::keys::Secret;
 use modelseal_core::manifest::Suite;
 use modelseal_tests::bench::{Bench, Held, LINE, Model, NO_LIMITS, SUITES, WRAPS, Wrap, flip, replaced};
+use modelseal_tests::counted;
 use modelseal_tests::forge;
 use modelseal_tests::probe::{Given, PSRAM, Probe, RAM, in_parallel};
 
@@ -60,7 +61,11 @@ fn no_key_stays_in_memory_or_registers() {
     in_parallel(&cases, |case| seen.lock().unwrap().extend(ends_clean(case)));
     let seen = Vec::from_iter(seen.into_inner().unwrap());
     assert_eq!(seen, CONTROLS);
-    println!("board memory: {} dumps, no key byte found; controls found {}", cases.len(), seen.join(", "));
+    counted(&format!(
+        "board memory: {} dumps, no key byte found; controls found {}",
+        cases.len(),
+        seen.join(", ")
+    ));
 }
 
 /// The others are seen on the board. HPKE wipes this one at once.

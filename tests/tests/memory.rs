@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use modelseal_tests::Workspace;
 use modelseal_tests::workspace::{program, require_fresh};
+use modelseal_tests::{Workspace, counted};
 
 const GIB: u64 = 1 << 30;
 const LENGTH: u64 = 5 * GIB + 12_345;
@@ -136,12 +136,8 @@ fn peak(what: &str, command: &mut Command) -> u64 {
         std::thread::sleep(Duration::from_millis(2));
     };
     assert!(ended.success(), "{what}: {ended}");
-    // Not through `println!`, which the test runner keeps to itself.
     let seconds = began.elapsed().as_secs_f32();
-    let _ = std::io::Write::write_fmt(
-        &mut std::io::stderr(),
-        format_args!("{what:6}  peak resident memory {peak} KiB, {seconds:.1} s\n"),
-    );
+    counted(&format!("memory: {what} 5 GiB: peak {peak} KiB resident, {seconds:.1} s"));
     assert!(peak > 0, "{what}: {status} didn't say");
     peak
 }

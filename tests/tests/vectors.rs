@@ -22,6 +22,7 @@ use modelseal_core::keys::{DeviceKey, Secret, X25519Secret, content_key_aad};
 use modelseal_core::open::{Conditions, Confirmation, FloorStore, Request, Unwrapped};
 use modelseal_core::sealed::{Envelope, Header, PREFIX_LEN, Prefix};
 use modelseal_core::sign::{Publisher, PublisherKey};
+use modelseal_tests::counted;
 use modelseal_tests::vectors::{Case, ERRORS, Expect, Key, LAYERS, Number, Opened, all, unbase64};
 use rand_core::UnwrapErr;
 
@@ -59,7 +60,7 @@ fn modelseal_agrees_with_every_vector() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let count: usize = refused.values().sum();
-    println!("{opened} positive vectors, {count} negative: {refused:?}");
+    counted(&format!("vectors: {opened} positive, {count} negative: {refused:?}"));
     assert!(opened >= 60, "{opened} positive vectors are too few");
     assert!(count >= 120, "{count} negative vectors are too few");
     assert!(LAYERS.iter().all(|layer| refused.contains_key(*layer)), "{refused:?}");

@@ -10,13 +10,13 @@
 use std::fs::File;
 use std::process::Command;
 
-use modelseal_tests::Workspace;
 use modelseal_tests::exposed::{
     Named, content_key, expanded_seed, grant_key, passphrase_keys, payload_key, vault_keys,
 };
 use modelseal_tests::forge::{self, Parts};
 use modelseal_tests::remains::{Remains, Secrets, search};
 use modelseal_tests::workspace::{PASSPHRASE, Refusal};
+use modelseal_tests::{Workspace, counted};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 
@@ -137,16 +137,11 @@ const DEVICE_CASES: &[Case] = &[
 #[test]
 fn nothing_stays_in_memory() {
     let scene = Scene::new();
-    let mut left = Vec::new();
-    for case in CASES {
-        left.extend(scene.run(*case, "-"));
-    }
-    for device in DEVICES {
-        for case in DEVICE_CASES {
-            left.extend(scene.run(*case, device));
-        }
-    }
+    let of_devices = DEVICES.iter().flat_map(|device| DEVICE_CASES.iter().map(move |case| (case, *device)));
+    let cases: Vec<_> = CASES.iter().map(|case| (case, "-")).chain(of_devices).collect();
+    let left: Vec<_> = cases.iter().flat_map(|(case, device)| scene.run(**case, device)).collect();
     assert!(left.is_empty(), "{} remains:\n{}", left.len(), left.join("\n"));
+    counted(&format!("memory of a process: {} commands, no key, passphrase or plaintext left", cases.len()));
 }
 
 /// The library by itself, in another program.

@@ -1,5 +1,6 @@
 //! Runs one property on inputs that proptest makes up and, where it fails, makes small.
 
+use modelseal_tests::counted;
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 
@@ -25,6 +26,7 @@ pub(crate) fn check<S: Strategy>(file: &'static str, cases: u32, strategy: S, pr
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    println!("{} cases", ran.get());
+    let name = std::path::Path::new(file).file_stem().and_then(|name| name.to_str()).unwrap_or(file);
+    counted(&format!("properties of {name}: {} cases", ran.get()));
     assert!(ran.get() >= wanted, "{} of {wanted} cases ran", ran.get());
 }
