@@ -103,6 +103,12 @@ impl Error {
         self
     }
 
+    /// Replaces the exit code.
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
+    }
+
     /// Replaces what to do.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
@@ -198,6 +204,20 @@ impl From<modelseal_hsm::Error> for Error {
                 (Code::Vault, "check token= in the URI, and that the token is there and initialised")
             }
             E::NoKey(_) | E::NoVersion(..) => (Code::Vault, "run `modelseal init`, or check --vault"),
+            E::Newest(..) => (Code::Refused, "make a newer one first: `modelseal key rotate ROLE`"),
+            E::Retired(..) => (
+                Code::Vault,
+                "`modelseal key retire ROLE VERSION --undo` takes that back; docs/KEYS.md says more",
+            ),
+            E::NotRetired(..) => {
+                (Code::Refused, "retire it first, which shows what depends on it: `modelseal key retire`")
+            }
+            E::NotDestroyed(..) => {
+                (Code::Vault, "it may be protected by CKA_DESTROYABLE: use the token's own tool")
+            }
+            E::NoBackup => (Code::Vault, "use the token's own backup or cloning: see docs/KEYS.md"),
+            E::Replaced(_) => (Code::Vault, "run the command again"),
+            E::Busy(_) => (Code::Io, "wait until the other modelseal has ended, then try again"),
             E::TooWide(..) => (
                 Code::Vault,
                 "run `modelseal key check`; have the key made again with its role's rights only",

@@ -196,11 +196,17 @@ pub fn lock(path: &Path) -> Result<File> {
     let path = with_suffix(&resolve(path), ".lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| Error::io(&path, &error))?;
+    hold(&file, &path)?;
+    Ok(file)
+}
+
+/// Holds `file` itself, which is at `path`, against other processes that do the same, until it is closed.
+pub fn hold(file: &File, path: &Path) -> Result<()> {
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(()),
             Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(std::fs::TryLockError::Error(error)) => return Err(Error::io(&path, &error)),
+            Err(std::fs::TryLockError::Error(error)) => return Err(Error::io(path, &error)),
         }
     }
     let what = format!("{} is held by another process", path.display());

@@ -124,9 +124,14 @@ impl Identity {
             return Err(Error::new(Code::Refused, what, "use the identity of the device that is enrolled"));
         }
         self.lines = enrolment.lines.to_vec();
-        self.publisher = enrolment.publisher.keys().iter().filter_map(pem::publisher).collect();
+        self.trust(enrolment.publisher);
         self.first_floor = enrolment.first_floor;
         Ok(())
+    }
+
+    /// Trusts these keys of its publisher from now on, and no others.
+    pub fn trust(&mut self, publisher: &Publisher) {
+        self.publisher = publisher.keys().iter().filter_map(pem::publisher).collect();
     }
 
     /// Reads an identity.

@@ -3,6 +3,7 @@
 //! ```text
 //!  seal.rs   model file ─▶ sealed model          vault signs and wraps
 //!  grant.rs  sealed model + enrolled device ─▶ grant
+//!  rewrap.rs sealed model ─▶ the same under the newest master key
 //!  open.rs   sealed model (+ grant, identity, state) ─▶ model
 //! ```
 //!
@@ -10,6 +11,7 @@
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`rewrap`], [`depends`]: what a change of keys takes
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
 //! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files are written
@@ -18,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod depends;
 pub mod error;
 pub mod files;
 pub mod grant;
@@ -26,6 +29,7 @@ pub mod kind;
 pub mod open;
 pub mod pem;
 pub mod registry;
+pub mod rewrap;
 pub mod seal;
 pub mod state;
 

@@ -48,7 +48,7 @@ impl SealedFile {
         if path.as_os_str() == "-" {
             return Self::from_reader(Box::new(std::io::stdin()));
         }
-        let mut file = File::open(path).map_err(io)?;
+        let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if metadata.is_dir() {
             return Err(io(std::io::ErrorKind::IsADirectory.into()));
@@ -56,6 +56,12 @@ impl SealedFile {
         if !metadata.is_file() {
             return Self::from_reader(Box::new(file));
         }
+        Self::from_file(path, file)
+    }
+
+    /// Reads a sealed model from a file that is open.
+    pub(crate) fn from_file(path: &Path, mut file: File) -> Result<Self> {
+        let metadata = file.metadata().map_err(|error| Error::io(path, &error))?;
         let (header, envelope) = read_front(&mut file).map_err(|error| error.about(path))?;
         let sealed = Self { path: path.to_owned(), header, envelope, file, pipe: None };
         sealed.check_length(metadata.len()).map_err(|error| sealed.about(error))?;
@@ -86,6 +92,10 @@ impl SealedFile {
             std::cmp::Ordering::Greater => Err(Refusal::Extended.into()),
             std::cmp::Ordering::Equal => Ok(()),
         }
+    }
+
+    pub(crate) fn header_bytes(&self) -> &[u8] {
+        &self.header
     }
 
     /// Prefix and manifest.

@@ -54,8 +54,7 @@ pub struct Registry {
 impl Registry {
     /// An empty registry of this publisher.
     fn new(publisher: &Publisher) -> Self {
-        let publisher = publisher.keys().iter().filter_map(pem::publisher).collect();
-        Self { format: FORMAT.into(), publisher, devices: BTreeMap::new() }
+        Self { format: FORMAT.into(), publisher: pems(publisher), devices: BTreeMap::new() }
     }
 
     /// Reads a registry; `None` if there is none.
@@ -91,13 +90,17 @@ impl Registry {
 
     /// Refuses a vault of another publisher.
     pub fn require_publisher(&self, path: &Path, publisher: &Publisher) -> Result<()> {
-        let own: Vec<_> = publisher.keys().iter().filter_map(pem::publisher).collect();
+        let own = pems(publisher);
         if self.publisher.iter().any(|key| own.contains(key)) {
             return Ok(());
         }
         let what = format!("the registry {} belongs to another vault", path.display());
         Err(Error::new(Code::Vault, what, "check --vault and --registry"))
     }
+}
+
+fn pems(publisher: &Publisher) -> Vec<String> {
+    publisher.keys().iter().filter_map(pem::publisher).collect()
 }
 
 /// A registry that nobody else changes meanwhile.
@@ -108,11 +111,13 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Locks and reads the registry, or begins one.
+    /// Locks and reads the registry, or begins one. It follows its publisher's keys: those of `publisher` are noted, so
+    /// that it still knows them when older ones have gone.
     pub fn open(path: &Path, publisher: &Publisher) -> Result<Self> {
         let lock = files::lock(path)?;
-        let registry = Registry::read(path)?.unwrap_or_else(|| Registry::new(publisher));
+        let mut registry = Registry::read(path)?.unwrap_or_else(|| Registry::new(publisher));
         registry.require_publisher(path, publisher)?;
+        registry.publisher = pems(publisher);
         Ok(Self { path: path.to_owned(), registry, _lock: lock })
     }
 

@@ -1,13 +1,13 @@
-//! Model file -> sealed model, in one pass and little memory.
+//! Model file -> sealed model, and sealed model -> sealed anew, in one pass and little memory.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use getrandom::SysRng;
-use modelseal_core::manifest::Subject;
+use modelseal_core::manifest::{Subject, Suite};
 use modelseal_core::seal::Sealing;
-use modelseal_core::sealed::{ENTRY_LEN, ModelId, SLOTS_DEFAULT};
+use modelseal_core::sealed::{ENTRY_LEN, Header, Layout, ModelId, SLOTS_DEFAULT};
 use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
 use rand_core::UnwrapErr;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::files::{Access, Existing, Output};
+use crate::open::SealedFile;
 
 /// How many bytes are read, sealed and written at a time. A multiple of every chunk size.
 const BATCH: usize = 1 << 20;
@@ -64,35 +65,131 @@ fn seal_and_publish(
     progress: Progress<'_>,
 ) -> Result<Sealed> {
     let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
-    let mut output = Output::create(out, Access::Public, Existing::Replace)?;
-    let mut sealing: Sealing<'_> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
-    let layout = sealing.layout();
-    let mut index = Vec::with_capacity(BATCH / layout.chunk_size as usize * ENTRY_LEN);
-    let mut batch = Zeroizing::new(vec![0; BATCH]);
-    let (mut done, mut index_at) = (0, layout.index);
-    while done < layout.length {
-        let len = usize::try_from(layout.length - done).map_or(BATCH, |rest| rest.min(BATCH));
-        let (plaintext, _) = batch.split_at_mut(len);
-        input.read_exact(plaintext).map_err(|error| changed(model, &error))?;
-        for chunk in plaintext.chunks_mut(layout.chunk_size as usize) {
-            index.extend_from_slice(&sealing.seal_next(chunk)?.encode());
-        }
-        output.write_at(layout.payload + done, plaintext)?;
-        output.write_at(index_at, &index)?;
-        index_at += index.len() as u64;
-        index.clear();
-        done += len as u64;
-        progress(done);
+    let mut sealer = Sealer::create(subject, out)?;
+    while !sealer.room().is_empty() {
+        let read = input.read_exact(sealer.room());
+        read.map_err(|error| changed(model, &error))?;
+        sealer.seal_batch()?;
+        progress(sealer.done);
     }
     if input.read(&mut [0]).map_err(|error| Error::io(model, &error))? != 0 {
         return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
     }
-    let unsigned = sealing.finish()?;
-    let envelope = vault.publish(&unsigned)?;
-    output.write_at(0, unsigned.header_bytes())?;
-    output.write_at(layout.envelope, &envelope.encode())?;
-    output.commit()?;
-    Ok(Sealed { id: unsigned.header()?.id(), length: layout.end })
+    sealer.finish(vault)
+}
+
+/// What differs in a model that is sealed anew.
+#[derive(Clone, Copy, Debug)]
+pub struct Changes {
+    /// Its version, which is released once.
+    pub version: u64,
+    /// Its cipher, if it is another.
+    pub suite: Option<Suite>,
+    /// Its chunk size and alignment as powers of two, if they are others.
+    pub logs: Option<(u8, u8)>,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub created: u64,
+}
+
+/// Opens `sealed` with its vault and seals the model anew, under another content key, into `out`. Only ciphertext is
+/// written, and it appears once every byte of the old one has passed.
+pub fn reseal(
+    vault: &dyn Vault,
+    sealed: &mut SealedFile,
+    changes: Changes,
+    out: &Path,
+    progress: Progress<'_>,
+) -> Result<Sealed> {
+    let header = sealed.header_bytes().to_vec();
+    let mut subject = Header::parse(&header)?.manifest().subject.clone();
+    subject.version = changes.version;
+    subject.created = changes.created;
+    subject.suite = changes.suite.unwrap_or(subject.suite);
+    (subject.chunk_log2, subject.align_log2) =
+        changes.logs.unwrap_or((subject.chunk_log2, subject.align_log2));
+    wiped(|| {
+        let mut sealer = Sealer::create(subject, out)?;
+        sealed.copy_to(
+            |sealed| sealed.unwrap_by_vault(vault, None),
+            &mut |bytes| sealer.push(bytes),
+            progress,
+        )?;
+        sealer.finish(vault)
+    })
+}
+
+/// A sealed model that is being written.
+struct Sealer<'a> {
+    sealing: Sealing<'a>,
+    layout: Layout,
+    output: Output,
+    /// Of which `filled` bytes wait to be sealed.
+    batch: Zeroizing<Vec<u8>>,
+    filled: usize,
+    index: Vec<u8>,
+    index_at: u64,
+    done: u64,
+}
+
+impl<'a> Sealer<'a> {
+    fn create(subject: Subject<'a>, out: &Path) -> Result<Self> {
+        let output = Output::create(out, Access::Public, Existing::Replace)?;
+        let sealing: Sealing<'_> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
+        let layout = sealing.layout();
+        let index = Vec::with_capacity(BATCH / layout.chunk_size as usize * ENTRY_LEN);
+        let batch = Zeroizing::new(vec![0; BATCH]);
+        Ok(Self { sealing, layout, output, batch, filled: 0, index, index_at: layout.index, done: 0 })
+    }
+
+    /// What of the batch isn't filled yet: none once the whole model is there.
+    fn room(&mut self) -> &mut [u8] {
+        let len = usize::try_from(self.layout.length - self.done).map_or(BATCH, |rest| rest.min(BATCH));
+        self.batch.get_mut(self.filled..len).unwrap_or_default()
+    }
+
+    /// Takes the next bytes, of any number.
+    fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = self.room();
+            let len = room.len().min(bytes.len());
+            let (now, later) = bytes.split_at(len);
+            room.split_at_mut(len).0.copy_from_slice(now);
+            bytes = later;
+            self.filled += len;
+            if len == 0 {
+                return Err(modelseal_core::Error::Memory.into());
+            }
+            if self.room().is_empty() {
+                self.seal_batch()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals and writes the batch, which is full.
+    fn seal_batch(&mut self) -> Result<()> {
+        let len = self.filled + self.room().len();
+        let (plaintext, _) = self.batch.split_at_mut(len);
+        for chunk in plaintext.chunks_mut(self.layout.chunk_size as usize) {
+            self.index.extend_from_slice(&self.sealing.seal_next(chunk)?.encode());
+        }
+        self.output.write_at(self.layout.payload + self.done, plaintext)?;
+        self.output.write_at(self.index_at, &self.index)?;
+        self.index_at += self.index.len() as u64;
+        self.index.clear();
+        self.done += len as u64;
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn finish(mut self, vault: &dyn Vault) -> Result<Sealed> {
+        let unsigned = self.sealing.finish()?;
+        let envelope = vault.publish(&unsigned)?;
+        self.output.write_at(0, unsigned.header_bytes())?;
+        self.output.write_at(self.layout.envelope, &envelope.encode())?;
+        self.output.commit()?;
+        Ok(Sealed { id: unsigned.header()?.id(), length: self.layout.end })
+    }
 }
 
 fn changed(model: &Path, error: &std::io::Error) -> Error {

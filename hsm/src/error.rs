@@ -35,6 +35,20 @@ pub enum Error {
     NoKey(Role),
     /// The vault doesn't have this version of the key.
     NoVersion(Role, u32),
+    /// The newest version of a role's key can't be retired: new work needs it.
+    Newest(Role, u32),
+    /// The key is retired, and so isn't used for this.
+    Retired(Role, u32),
+    /// Only a retired key can be destroyed.
+    NotRetired(Role, u32),
+    /// The token says that it destroyed the key, and still has it.
+    NotDestroyed(Role, u32),
+    /// A token's keys can't be backed up or restored here: they never leave it.
+    NoBackup,
+    /// The vault file was replaced by one with another passphrase since it was opened.
+    Replaced(PathBuf),
+    /// Another process holds this lock.
+    Busy(PathBuf),
     /// A key's attributes allow more, or protect less, than its role's: which key, and what.
     TooWide(String, String),
     /// The token lacks a mechanism: the operation that isn't available.
@@ -86,6 +100,21 @@ impl std::fmt::Display for Error {
             Self::NoVersion(role, version) => {
                 write!(f, "the vault has no {} key version {version}", role.name())
             }
+            Self::Newest(role, version) => {
+                write!(f, "{}/{version} is the newest version, which new work needs", role.name())
+            }
+            Self::Retired(role, version) => write!(f, "the key {}/{version} is retired", role.name()),
+            Self::NotRetired(role, version) => write!(f, "the key {}/{version} isn't retired", role.name()),
+            Self::NotDestroyed(role, version) => {
+                write!(f, "the token still has the key {}/{version}", role.name())
+            }
+            Self::NoBackup => {
+                f.write_str("a token's keys never leave it, so there is nothing to back up here")
+            }
+            Self::Replaced(path) => {
+                write!(f, "{} was replaced by another vault file meanwhile", path.display())
+            }
+            Self::Busy(path) => write!(f, "{} is held by another process", path.display()),
             Self::TooWide(key, what) => {
                 write!(f, "the key {key} isn't protected as its role demands: {what}")
             }

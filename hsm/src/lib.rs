@@ -15,10 +15,12 @@
 //! What never leaves a vault: any of the three. What leaves: content keys, only of models that this vault's
 //! own publisher key signed; device keys; signatures; public keys.
 //!
-//! In reading order: [`vault`], the trait and what it promises; [`location`], which vault; `software`,
+//! In reading order: [`vault`], the trait and what it promises; [`life`], how keys come and go; [`location`], which
+//! vault; `software`,
 //! with `vault_file`, and `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
 
 pub mod error;
+pub mod life;
 pub mod location;
 mod pkcs11;
 mod software;
@@ -27,8 +29,9 @@ mod vault_file;
 pub mod wiped;
 
 pub use error::Error;
+pub use life::{LifeCycle, OpenSlot};
 pub use location::{Location, Passphrase};
-pub use vault::{Algorithm, Finding, Key, Role, Vault, create, open};
+pub use vault::{Algorithm, Finding, Key, Role, Vault, backup, create, open, restore};
 
 /// What `tests/fuzz` reaches besides the public API; it alone builds with `--cfg fuzzing`.
 #[cfg(fuzzing)]

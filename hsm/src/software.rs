@@ -1,9 +1,10 @@
 //! The embedded default: keys in one file, encrypted under a passphrase. `vault_file` says what is in it.
 //!
-//! Salt and nonce are fresh at each writing. The file is written beside and renamed, mode 0600.
+//! The salt is fresh for each passphrase, the nonce at each writing. The file is written beside and renamed, mode 0600.
+//! In reading order: this file, use of the keys; `life`, changes of the file; `copy`, backups.
 
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use aes::Aes256;
 use aes_gcm::aead::AeadInOut;
@@ -17,72 +18,105 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::error::Error;
 use crate::location::Passphrase;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
-use crate::vault_file::{FILE_MAX, FORMAT, Kdf, StoredKey, VaultFile, decode_keys, encode_keys};
+use crate::vault_file::{Kdf, Stock, StoredKey, VaultFile};
+
+mod copy;
+mod file;
+mod life;
+
+pub(crate) use copy::{backup, restore};
 
 /// A vault whose keys are in this process's memory while it is open.
 pub(crate) struct Software {
     path: PathBuf,
-    keys: Vec<StoredKey>,
+    lock: FileKey,
+    stock: RwLock<Stock>,
+}
+
+/// What a vault file is encrypted with, kept so that it can be written again.
+pub(crate) struct FileKey {
+    kdf: Kdf,
+    key: Zeroizing<[u8; 32]>,
 }
 
 /// Opens the vault in `path`.
 pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Error> {
-    let corrupt = || Error::Corrupt(path.to_owned());
-    let file = VaultFile::parse(&read(path)?).ok_or_else(corrupt)?;
-    let cipher = cipher(&file.kdf, passphrase)?;
-    let mut keys = Zeroizing::new(file.keys);
-    let (body, tag) = keys.split_last_chunk_mut().ok_or_else(corrupt)?;
-    let opened = cipher.decrypt_inout_detached(
-        &file.nonce.into(),
-        FORMAT.as_bytes(),
-        body.as_mut().into(),
-        &(*tag).into(),
-    );
-    opened.map_err(|_| Error::WrongPassphrase(path.to_owned()))?;
-    Ok(Software { path: path.to_owned(), keys: decode_keys(body).ok_or_else(corrupt)? })
+    let file = VaultFile::parse(&file::read(path)?).ok_or_else(|| Error::Corrupt(path.to_owned()))?;
+    let lock = FileKey::derive(file.kdf.clone(), passphrase)?;
+    let stock = lock.decrypt(file, path)?;
+    Ok(Software::new(path, lock, stock))
 }
 
 /// Makes a vault in `path`, which must not exist.
 pub(crate) fn create(path: &Path, publisher: Algorithm, passphrase: &Passphrase) -> Result<Software, Error> {
-    if passphrase.expose().is_empty() {
-        return Err(Error::NoPassphrase);
-    }
     let keys =
         [(Role::Master, Algorithm::Aes256), (Role::Fleet, Algorithm::Aes256), (Role::Publisher, publisher)];
     let keys = keys.into_iter().map(|(role, algorithm)| generate(role, 1, algorithm));
-    let vault = Software { path: path.to_owned(), keys: keys.collect::<Result<_, _>>()? };
-    vault.write_new(path, passphrase)?;
-    Ok(vault)
+    let stock = Stock { keys: keys.collect::<Result<_, _>>()?, retired: Vec::new() };
+    let lock = FileKey::fresh(passphrase)?;
+    file::write_new(path, &lock.encrypt(&stock)?)?;
+    Ok(Software::new(path, lock, stock))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let io = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::Missing(path.display().to_string()),
-        _ => Error::Io(path.to_owned(), error),
-    };
-    let mut text = Vec::new();
-    // What is longer is refused by its length, whatever the length was said to be.
-    let file = std::fs::File::open(path).map_err(io)?;
-    file.take(FILE_MAX as u64 + 1).read_to_end(&mut text).map_err(io)?;
-    Ok(text)
-}
+impl FileKey {
+    /// For a new file. An empty passphrase protects nothing.
+    fn fresh(passphrase: &Passphrase) -> Result<Self, Error> {
+        if passphrase.expose().is_empty() {
+            return Err(Error::NoPassphrase);
+        }
+        Self::derive(Kdf::new(random()?), passphrase)
+    }
 
-fn cipher(kdf: &Kdf, passphrase: &Passphrase) -> Result<Aes256Gcm, Error> {
-    let params = kdf.params().map_err(|_| Error::Memory)?;
-    // Of its own, to be wiped: the key follows from it.
-    let mut memory = Zeroizing::new(Vec::new());
-    memory.try_reserve_exact(params.block_count()).map_err(|_| Error::Memory)?;
-    memory.resize(params.block_count(), argon2::Block::default());
-    let mut key = Zeroizing::new([0; 32]);
-    Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-        .hash_password_into_with_memory(
-            passphrase.expose().as_bytes(),
-            &kdf.salt,
-            key.as_mut(),
-            memory.as_mut_slice(),
-        )
-        .map_err(|_| Error::Memory)?;
-    Ok(Aes256Gcm::new((&*key).into()))
+    fn derive(kdf: Kdf, passphrase: &Passphrase) -> Result<Self, Error> {
+        let params = kdf.params().map_err(|_| Error::Memory)?;
+        // Of its own, to be wiped: the key follows from it.
+        let mut memory = Zeroizing::new(Vec::new());
+        memory.try_reserve_exact(params.block_count()).map_err(|_| Error::Memory)?;
+        memory.resize(params.block_count(), argon2::Block::default());
+        let mut key = Zeroizing::new([0; 32]);
+        Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+            .hash_password_into_with_memory(
+                passphrase.expose().as_bytes(),
+                &kdf.salt,
+                key.as_mut(),
+                memory.as_mut_slice(),
+            )
+            .map_err(|_| Error::Memory)?;
+        Ok(Self { kdf, key })
+    }
+
+    /// What the file `path` holds.
+    fn decrypt(&self, file: VaultFile, path: &Path) -> Result<Stock, Error> {
+        let corrupt = || Error::Corrupt(path.to_owned());
+        let format = file.format().to_owned();
+        let mut keys = Zeroizing::new(file.keys);
+        let (body, tag) = keys.split_last_chunk_mut().ok_or_else(corrupt)?;
+        let opened = self.cipher().decrypt_inout_detached(
+            &file.nonce.into(),
+            format.as_bytes(),
+            body.as_mut().into(),
+            &(*tag).into(),
+        );
+        opened.map_err(|_| Error::WrongPassphrase(path.to_owned()))?;
+        Stock::decode(&format, body).ok_or_else(corrupt)
+    }
+
+    /// The bytes of a file.
+    fn encrypt(&self, stock: &Stock) -> Result<Vec<u8>, Error> {
+        let (format, nonce) = (stock.format(), random()?);
+        let mut keys = stock.encode().ok_or(Error::Random)?;
+        let tag = self.cipher().encrypt_inout_detached(
+            &nonce.into(),
+            format.as_bytes(),
+            keys.as_mut_slice().into(),
+        );
+        let keys = keys.iter().copied().chain(tag.map_err(|_| Error::Random)?).collect();
+        VaultFile::new(format, self.kdf.clone(), nonce, keys).encode().map_err(|_| Error::Random)
+    }
+
+    fn cipher(&self) -> Aes256Gcm {
+        Aes256Gcm::new((&*self.key).into())
+    }
 }
 
 fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey, Error> {
@@ -96,40 +130,30 @@ fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey,
 }
 
 impl Software {
-    fn key(&self, role: Role, version: u32) -> Result<(&StoredKey, Algorithm), Error> {
+    fn new(path: &Path, lock: FileKey, stock: Stock) -> Self {
+        Self { path: path.to_owned(), lock, stock: RwLock::new(stock) }
+    }
+
+    fn stock(&self) -> RwLockReadGuard<'_, Stock> {
+        self.stock.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does `work` with a key, which stays where it is.
+    fn with<T>(
+        &self,
+        role: Role,
+        version: u32,
+        work: impl FnOnce(&StoredKey, Algorithm) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let stock = self.stock();
         let wanted = |stored: &StoredKey| stored.name().filter(|n| n.role == role && n.version == version);
-        let found = self.keys.iter().find_map(|stored| Some((stored, wanted(stored)?.algorithm)));
-        found.ok_or(Error::NoVersion(role, version))
+        let found = stock.keys.iter().find_map(|stored| Some((stored, wanted(stored)?.algorithm)));
+        let (stored, algorithm) = found.ok_or(Error::NoVersion(role, version))?;
+        work(stored, algorithm)
     }
 
     fn aes(&self, version: u32) -> Result<Aes256Gcm, Error> {
-        Ok(Aes256Gcm::new((&self.key(Role::Master, version)?.0.key).into()))
-    }
-
-    /// Written beside and linked into place, so that it appears complete or not at all.
-    fn write_new(&self, path: &Path, passphrase: &Passphrase) -> Result<(), Error> {
-        let io = |error: std::io::Error| Error::Io(path.to_owned(), error);
-        let text = self.encrypt_file(passphrase)?.encode().map_err(|error| io(error.into()))?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Created with mode 0600.
-        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-        file.write_all(&text).map_err(io)?;
-        file.as_file().sync_all().map_err(io)?;
-        file.persist_noclobber(path).map_err(|error| match error.error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists(path.display().to_string()),
-            _ => io(error.error),
-        })?;
-        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
-    }
-
-    fn encrypt_file(&self, passphrase: &Passphrase) -> Result<VaultFile, Error> {
-        let (kdf, nonce) = (Kdf::new(random()?), random()?);
-        let mut keys = encode_keys(&self.keys).ok_or(Error::Random)?;
-        let cipher = cipher(&kdf, passphrase)?;
-        let tag = cipher.encrypt_inout_detached(&nonce.into(), FORMAT.as_bytes(), keys.as_mut_slice().into());
-        let tag = tag.map_err(|_| Error::Random)?;
-        let keys = keys.iter().copied().chain(tag).collect();
-        Ok(VaultFile::new(kdf, nonce, keys))
+        self.with(Role::Master, version, |stored, _| Ok(Aes256Gcm::new((&stored.key).into())))
     }
 }
 
@@ -141,7 +165,7 @@ fn random<const N: usize>() -> Result<[u8; N], Error> {
 
 impl Backend for Software {
     fn keys(&self) -> Result<Vec<Key>, Error> {
-        Ok(self.keys.iter().filter_map(StoredKey::name).collect())
+        Ok(self.stock().keys.iter().filter_map(StoredKey::name).collect())
     }
 
     fn encrypt(&self, master: u32, aad: &[u8], content: &[u8; 32]) -> Result<Slot, Error> {
@@ -166,34 +190,54 @@ impl Backend for Software {
     }
 
     fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error> {
-        let mut mac = <Cmac<Aes256> as KeyInit>::new((&self.key(Role::Fleet, fleet)?.0.key).into());
-        mac.update(message);
-        Ok(Zeroizing::new(mac.finalize().into_bytes().into()))
+        self.with(Role::Fleet, fleet, |stored, _| {
+            let mut mac = <Cmac<Aes256> as KeyInit>::new((&stored.key).into());
+            mac.update(message);
+            Ok(Zeroizing::new(mac.finalize().into_bytes().into()))
+        })
     }
 
     fn sign(&self, publisher: u32, message: &[u8]) -> Result<Signature, Error> {
-        let (stored, algorithm) = self.key(Role::Publisher, publisher)?;
-        if algorithm == Algorithm::Ed25519 {
-            use ed25519_dalek::Signer;
-            let signature = ed25519_dalek::SigningKey::from_bytes(&stored.key).sign(message);
-            return Ok(Signature::from_bytes(&signature.to_bytes()));
-        }
-        use p256::ecdsa::signature::Signer;
-        let signature: p256::ecdsa::Signature = p256_key(stored)?.sign(message);
-        Ok(Signature::from_bytes(&signature.to_bytes().into()))
+        self.with(Role::Publisher, publisher, |stored, algorithm| {
+            if algorithm == Algorithm::Ed25519 {
+                use ed25519_dalek::Signer;
+                let signature = ed25519_dalek::SigningKey::from_bytes(&stored.key).sign(message);
+                return Ok(Signature::from_bytes(&signature.to_bytes()));
+            }
+            use p256::ecdsa::signature::Signer;
+            let signature: p256::ecdsa::Signature = p256_key(stored)?.sign(message);
+            Ok(Signature::from_bytes(&signature.to_bytes().into()))
+        })
     }
 
     fn publisher_key(&self, publisher: u32) -> Result<PublisherKey, Error> {
-        let (stored, algorithm) = self.key(Role::Publisher, publisher)?;
-        if algorithm == Algorithm::Ed25519 {
-            let key = ed25519_dalek::SigningKey::from_bytes(&stored.key).verifying_key();
-            return Ok(PublisherKey::Ed25519(key.to_bytes()));
-        }
-        let point = p256_key(stored)?.verifying_key().to_sec1_point(false);
-        let (Some(x), Some(y)) = (point.x(), point.y()) else {
-            return Err(modelseal_core::Error::Key.into());
-        };
-        Ok(PublisherKey::EcdsaP256 { x: (*x).into(), y: (*y).into() })
+        self.with(Role::Publisher, publisher, |stored, algorithm| {
+            if algorithm == Algorithm::Ed25519 {
+                let key = ed25519_dalek::SigningKey::from_bytes(&stored.key).verifying_key();
+                return Ok(PublisherKey::Ed25519(key.to_bytes()));
+            }
+            let point = p256_key(stored)?.verifying_key().to_sec1_point(false);
+            let (Some(x), Some(y)) = (point.x(), point.y()) else {
+                return Err(modelseal_core::Error::Key.into());
+            };
+            Ok(PublisherKey::EcdsaP256 { x: (*x).into(), y: (*y).into() })
+        })
+    }
+
+    fn retired(&self) -> Result<Vec<(Role, u32)>, Error> {
+        Ok(self.stock().retired.clone())
+    }
+
+    fn generate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {
+        self.add_key(role, algorithm)
+    }
+
+    fn mark(&self, role: Role, version: u32, retired: bool) -> Result<(), Error> {
+        self.mark_key(role, version, retired)
+    }
+
+    fn destroy(&self, role: Role, version: u32) -> Result<(), Error> {
+        self.remove_key(role, version)
     }
 
     #[cfg(unix)]

@@ -1,5 +1,7 @@
 //! The `Vault` trait: the only ways to use the keys (FORMAT.md, section 7, "A vault"; 3.3, 3.5, 4.3, 5).
 
+use std::path::Path;
+
 use modelseal_core::grant::{DeviceId, GrantBytes, PathSignature, UnsignedGrant, grants_message};
 use modelseal_core::keys::{DeviceKey, content_key_aad, fleet_block};
 use modelseal_core::open::Unwrapped;
@@ -9,6 +11,7 @@ use modelseal_core::sign::{Publisher, PublisherKey, Signature, TRUSTED_MAX};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::life::LifeCycle;
 use crate::location::{Location, Passphrase};
 use crate::wiped::{Wiped, wiped};
 use crate::{pkcs11, software};
@@ -82,15 +85,15 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// The holder of one publisher's keys. One vault is one tenant.
-pub trait Vault: Send + Sync {
+/// The holder of one publisher's keys. One vault is one tenant. Here is their use; [`LifeCycle`] changes them.
+pub trait Vault: LifeCycle + Send + Sync {
     /// Every key, by role and version.
     fn keys(&self) -> Result<Vec<Key>, Error>;
 
     /// One public key.
     fn publisher_key(&self, version: u32) -> Result<PublisherKey, Error>;
 
-    /// The newest four public keys: what readers of this vault's models trust.
+    /// The newest four public keys that aren't retired: what readers of this vault's models trust.
     fn publisher(&self) -> Result<Publisher, Error>;
 
     /// The newest version of a role's key.
@@ -102,14 +105,15 @@ pub trait Vault: Send + Sync {
 
     /// The content key of a model that **this vault's own publisher key** signed: otherwise a licensed device
     /// could copy a wrapped key into a manifest of its own and have the vault grant it. The commitment is
-    /// checked, too. This is the only way to a grant or an opening by a vault.
+    /// checked, too. This is the only way to a grant, a rewrap or an opening by a vault. A retired master key opens
+    /// nothing.
     fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error>;
 
     /// Signs a grant alone: its leaf is the root (FORMAT.md, section 6.5).
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error>;
 
     /// The key of one device under one version of the fleet key (SP 800-108r1, counter mode, AES-256-CMAC;
-    /// FORMAT.md, section 3.3): `device key = K(1) || K(2)`.
+    /// FORMAT.md, section 3.3): `device key = K(1) || K(2)`. A retired fleet key makes none.
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error>;
 
     /// Looks at everything that can be wrong with a vault. A key with wider rights than its role's is
@@ -149,6 +153,37 @@ pub fn create(
     }
 }
 
+/// The bytes of a backup of a software vault, under the passphrase that `own` obtains: a vault file itself. What a token
+/// holds never leaves it.
+pub fn backup(location: &Location, ask: Ask<'_>, own: Ask<'_>) -> Result<Vec<u8>, Error> {
+    match location {
+        Location::Pkcs11(_) => Err(Error::NoBackup),
+        Location::File(path) if !path.exists() => Err(Error::Missing(path.display().to_string())),
+        Location::File(path) => {
+            let (passphrase, own) = (ask()?, own()?);
+            wiped(|| software::backup(path, &passphrase, &own))
+        }
+    }
+}
+
+/// Makes a software vault, where there is none, of the backup in the file `backup`, whose passphrase `own` obtains. The
+/// vault gets the passphrase that `ask` obtains.
+pub fn restore(
+    location: &Location,
+    backup: &Path,
+    own: Ask<'_>,
+    ask: Ask<'_>,
+) -> Result<Box<dyn Vault>, Error> {
+    match location {
+        Location::Pkcs11(_) => Err(Error::NoBackup),
+        Location::File(path) if path.exists() => Err(Error::Exists(path.display().to_string())),
+        Location::File(path) => {
+            let (own, passphrase) = (own()?, ask()?);
+            Ok(Box::new(Wiped(Roles(wiped(|| software::restore(path, backup, &own, &passphrase))?))))
+        }
+    }
+}
+
 /// Obtains a passphrase or PIN: from a file, the environment or a prompt.
 pub type Ask<'a> = &'a dyn Fn() -> Result<Passphrase, Error>;
 
@@ -174,12 +209,33 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Findings that are this kind's own.
     fn check(&self) -> Result<Vec<Finding>, Error>;
+
+    /// The keys that are retired.
+    fn retired(&self) -> Result<Vec<(Role, u32)>, Error>;
+
+    /// Makes the next version of a role's key. No two callers make the same one.
+    fn generate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error>;
+
+    /// Notes durably that a key is retired, or no longer is.
+    fn mark(&self, role: Role, version: u32, retired: bool) -> Result<(), Error>;
+
+    /// Destroys a key for good, and the note that it is retired after it.
+    fn destroy(&self, role: Role, version: u32) -> Result<(), Error>;
 }
 
 /// The roles, over any backend.
-struct Roles<B>(B);
+pub(crate) struct Roles<B>(pub(crate) B);
 
 impl<B: Backend> Roles<B> {
+    /// The versions of a role's key that are used, in ascending order.
+    pub(crate) fn active(&self, role: Role) -> Result<Vec<u32>, Error> {
+        let (keys, retired) = (self.0.keys()?, self.0.retired()?);
+        let versions = keys.iter().filter(|key| key.role == role).map(|key| key.version);
+        let mut active: Vec<_> = versions.filter(|version| !retired.contains(&(role, *version))).collect();
+        active.sort_unstable();
+        Ok(active)
+    }
+
     fn sign(&self, message: &[u8]) -> Result<Signature, Error> {
         let version = self.newest(Role::Publisher)?;
         let key = self.0.publisher_key(version)?;
@@ -203,16 +259,14 @@ impl<B: Backend> Vault for Roles<B> {
     }
 
     fn publisher(&self) -> Result<Publisher, Error> {
-        let keys = self.keys()?;
-        let newest = keys.iter().rev().filter(|key| key.role == Role::Publisher).take(TRUSTED_MAX);
-        let keys: Vec<_> = newest.map(|key| self.0.publisher_key(key.version)).collect::<Result<_, _>>()?;
+        let active = self.active(Role::Publisher)?;
+        let newest = active.into_iter().rev().take(TRUSTED_MAX);
+        let keys: Vec<_> = newest.map(|version| self.0.publisher_key(version)).collect::<Result<_, _>>()?;
         Ok(Publisher::new(&keys)?)
     }
 
     fn newest(&self, role: Role) -> Result<u32, Error> {
-        let keys = self.0.keys()?;
-        let versions = keys.iter().filter(|key| key.role == role).map(|key| key.version);
-        versions.max().ok_or(Error::NoKey(role))
+        self.active(role)?.pop().ok_or(Error::NoKey(role))
     }
 
     fn publish(&self, unsigned: &Unsigned) -> Result<Envelope, Error> {
@@ -227,16 +281,20 @@ impl<B: Backend> Vault for Roles<B> {
     fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error> {
         let header = header.verify(envelope.signature(), &self.publisher()?)?;
         let aad = content_key_aad(&header.id());
-        let keys = self.0.keys()?;
-        let known = |slot: &&Slot| keys.iter().any(|k| k.role == Role::Master && k.version == slot.version);
-        for slot in envelope.slots().filter(known) {
+        let active = self.active(Role::Master)?;
+        for slot in envelope.slots().filter(|slot| active.contains(&slot.version)) {
             match self.0.decrypt(slot, &aad) {
                 Ok(content) => return Ok(Unwrapped::by_vault(header, &content)?),
                 Err(Error::Slot) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(modelseal_core::Error::KeySlot.into())
+        let retired = self.0.retired()?;
+        let named = |slot: &Slot| retired.contains(&(Role::Master, slot.version));
+        match envelope.slots().find(|slot| named(slot)) {
+            Some(slot) => Err(Error::Retired(Role::Master, slot.version)),
+            None => Err(modelseal_core::Error::KeySlot.into()),
+        }
     }
 
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error> {
@@ -245,6 +303,9 @@ impl<B: Backend> Vault for Roles<B> {
     }
 
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {
+        if self.0.retired()?.contains(&(Role::Fleet, fleet)) {
+            return Err(Error::Retired(Role::Fleet, fleet));
+        }
         let mut key = Zeroizing::new([0; 32]);
         for (counter, half) in (1..).zip(key.chunks_exact_mut(16)) {
             half.copy_from_slice(self.0.cmac(fleet, &fleet_block(counter, device))?.as_slice());

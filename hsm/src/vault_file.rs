@@ -6,6 +6,9 @@
 //!   "nonce": hex,
 //!   "keys":  hex }                                                            AES-256-GCM of the keys, postcard
 //! ```
+//!
+//! Once a key is retired the format is `modelseal vault 2`, and after the keys stand the names of those that are: a
+//! program that doesn't know of retirement must not open it.
 
 use std::collections::BTreeSet;
 
@@ -16,6 +19,8 @@ use crate::vault::{Algorithm, Key, Role};
 
 /// Also the additional data of the encrypted keys.
 pub(crate) const FORMAT: &str = "modelseal vault 1";
+/// The same where keys are retired.
+pub(crate) const FORMAT_RETIRED: &str = "modelseal vault 2";
 /// Longest file in bytes: far more than a vault of any age needs.
 pub(crate) const FILE_MAX: usize = 1 << 20;
 /// A file that asks for more than this is refused before any memory is taken.
@@ -36,8 +41,12 @@ pub(crate) struct VaultFile {
 }
 
 impl VaultFile {
-    pub(crate) fn new(kdf: Kdf, nonce: [u8; 12], keys: Vec<u8>) -> Self {
-        Self { format: FORMAT.into(), kdf, nonce, keys }
+    pub(crate) fn new(format: &str, kdf: Kdf, nonce: [u8; 12], keys: Vec<u8>) -> Self {
+        Self { format: format.into(), kdf, nonce, keys }
+    }
+
+    pub(crate) fn format(&self) -> &str {
+        &self.format
     }
 
     /// Reads a file and checks every bound.
@@ -46,7 +55,8 @@ impl VaultFile {
             return None;
         }
         let file: Self = serde_json::from_slice(text).ok()?;
-        (file.format == FORMAT && file.kdf.is_bounded()).then_some(file)
+        let known = [FORMAT, FORMAT_RETIRED].contains(&file.format.as_str());
+        (known && file.kdf.is_bounded()).then_some(file)
     }
 
     /// Writes it.
@@ -58,7 +68,7 @@ impl VaultFile {
 }
 
 /// What Argon2id is run with.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kdf {
     memory_kib: u32,
@@ -104,9 +114,15 @@ impl StoredKey {
         }
     }
 
+    /// A second one of the same key. What a vector of keys gives back when it grows isn't wiped, so another vector gets
+    /// copies, and the first is dropped whole.
+    pub(crate) fn copy(&self) -> Self {
+        Self { role: self.role, version: self.version, algorithm: self.algorithm, key: self.key }
+    }
+
     /// The key's name; `None` for numbers that don't name a key, or name one that its role can't use.
     pub(crate) fn name(&self) -> Option<Key> {
-        let role = Role::ALL.into_iter().find(|role| role_number(*role) == self.role)?;
+        let role = role_of(self.role)?;
         let algorithms: &[Algorithm] = match role {
             Role::Master | Role::Fleet => &[Algorithm::Aes256],
             Role::Publisher => &[Algorithm::Ed25519, Algorithm::EcdsaP256],
@@ -139,8 +155,69 @@ const fn algorithm_number(algorithm: Algorithm) -> u8 {
     }
 }
 
+/// Everything that a vault file keeps secret.
+pub(crate) struct Stock {
+    pub(crate) keys: Vec<StoredKey>,
+    /// In ascending order.
+    pub(crate) retired: Vec<(Role, u32)>,
+}
+
+impl Stock {
+    /// The format that can hold it.
+    pub(crate) fn format(&self) -> &'static str {
+        if self.retired.is_empty() { FORMAT } else { FORMAT_RETIRED }
+    }
+
+    /// Encodes it, to be encrypted.
+    pub(crate) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let keys = encode_keys(&self.keys)?;
+        if self.retired.is_empty() {
+            return Some(keys);
+        }
+        let names: Vec<_> =
+            self.retired.iter().map(|(role, version)| (role_number(*role), *version)).collect();
+        let names = postcard::to_allocvec(&names).ok()?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(keys.len() + names.len()));
+        bytes.extend_from_slice(&keys);
+        bytes.extend_from_slice(&names);
+        Some(bytes)
+    }
+
+    /// Decodes what was decrypted. Each format has one encoding of each stock.
+    pub(crate) fn decode(format: &str, bytes: &[u8]) -> Option<Self> {
+        if format == FORMAT {
+            return Some(Self { keys: decode_keys(bytes)?, retired: Vec::new() });
+        }
+        let (_, names) = postcard::take_from_bytes::<Vec<StoredKey>>(bytes).ok()?;
+        let keys = decode_keys(bytes.strip_suffix(names)?)?;
+        let names: Vec<(u8, u32)> = postcard::from_bytes(names).ok()?;
+        let retired: Option<Vec<_>> = names.into_iter().map(|(role, v)| Some((role_of(role)?, v))).collect();
+        let stock = Self { keys, retired: retired? };
+        let canonical = *stock.encode()? == *bytes && stock.format() == format;
+        (canonical && stock.is_sound()).then_some(stock)
+    }
+
+    /// The newest key of a role isn't retired.
+    fn is_sound(&self) -> bool {
+        let older = |(role, version): &(Role, u32)| {
+            self.versions(*role).any(|v| v == *version) && self.versions(*role).any(|v| v > *version)
+        };
+        self.retired.is_sorted_by(|a, b| a < b) && self.retired.iter().all(older)
+    }
+
+    /// The versions of a role's keys.
+    pub(crate) fn versions(&self, role: Role) -> impl Iterator<Item = u32> {
+        let names = self.keys.iter().filter_map(StoredKey::name);
+        names.filter(move |name| name.role == role).map(|name| name.version)
+    }
+}
+
+fn role_of(number: u8) -> Option<Role> {
+    Role::ALL.into_iter().find(|role| role_number(*role) == number)
+}
+
 /// Decodes the decrypted keys: the canonical encoding, of usable keys, each role and version once.
-pub(crate) fn decode_keys(bytes: &[u8]) -> Option<Vec<StoredKey>> {
+fn decode_keys(bytes: &[u8]) -> Option<Vec<StoredKey>> {
     let keys: Vec<StoredKey> = postcard::from_bytes(bytes).ok()?;
     // Postcard alone accepts over-long varints and trailing bytes.
     let canonical = **encode_keys(&keys)? == *bytes;
@@ -150,7 +227,7 @@ pub(crate) fn decode_keys(bytes: &[u8]) -> Option<Vec<StoredKey>> {
 }
 
 /// Encodes keys, to be encrypted.
-pub(crate) fn encode_keys(keys: &[StoredKey]) -> Option<Zeroizing<Vec<u8>>> {
+fn encode_keys(keys: &[StoredKey]) -> Option<Zeroizing<Vec<u8>>> {
     // Sized once: a buffer that grew would leave keys in memory that was given back.
     let size = postcard::experimental::serialized_size(keys).ok()?;
     let mut bytes = Zeroizing::new(vec![0; size]);
@@ -211,8 +288,34 @@ mod tests {
     }
 
     #[test]
+    fn retired_keys_are_older_ones_that_are_there() {
+        let stock = |retired: &[(Role, u32)]| {
+            let names = [MASTER, (1, 2, 1), (2, 1, 1), (3, 1, 2), (3, 2, 3)];
+            let keys = names.map(|(role, version, algorithm)| key(role, version, algorithm)).into();
+            Stock { keys, retired: retired.to_vec() }
+        };
+        let (master, publisher) = ((Role::Master, 1), (Role::Publisher, 1));
+        for good in [&[master][..], &[publisher], &[master, publisher], &[]] {
+            let stock = stock(good);
+            let bytes = stock.encode().unwrap();
+            assert_eq!(Stock::decode(stock.format(), &bytes).unwrap().retired, good);
+            let other = if good.is_empty() { FORMAT_RETIRED } else { FORMAT };
+            assert!(Stock::decode(other, &bytes).is_none(), "{good:?} in {other}");
+            assert!(Stock::decode(stock.format(), &[&bytes[..], &[0]].concat()).is_none(), "trailing");
+        }
+        let newest = [(Role::Master, 2)];
+        let wrong =
+            [&newest[..], &[(Role::Fleet, 1)], &[(Role::Master, 3)], &[publisher, master], &[master; 2]];
+        for wrong in wrong {
+            assert!(Stock::decode(FORMAT_RETIRED, &stock(wrong).encode().unwrap()).is_none(), "{wrong:?}");
+        }
+        let empty = [&stock(&[]).encode().unwrap()[..], &[0]].concat();
+        assert!(Stock::decode(FORMAT_RETIRED, &empty).is_none(), "a second encoding of none");
+    }
+
+    #[test]
     fn files_come_back_and_have_no_more_fields_than_are_known() {
-        let text = VaultFile::new(Kdf::new([1; 16]), [2; 12], vec![3; 40]).encode().unwrap();
+        let text = VaultFile::new(FORMAT, Kdf::new([1; 16]), [2; 12], vec![3; 40]).encode().unwrap();
         assert_eq!(VaultFile::parse(&text).unwrap().encode().unwrap(), text);
         let text = String::from_utf8(text).unwrap();
         for field in ["\"nonce\"", "\"passes\""] {

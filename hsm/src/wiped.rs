@@ -4,12 +4,13 @@ use modelseal_core::grant::{DeviceId, GrantBytes, UnsignedGrant};
 use modelseal_core::keys::DeviceKey;
 use modelseal_core::open::Unwrapped;
 use modelseal_core::seal::Unsigned;
-use modelseal_core::sealed::{Envelope, Header};
+use modelseal_core::sealed::{Envelope, Header, Slot};
 use modelseal_core::sign::{Publisher, PublisherKey};
 use modelseal_core::wipe::on_wiped_stack;
 
 use crate::error::Error;
-use crate::vault::{Finding, Key, Role, Vault};
+use crate::life::{LifeCycle, OpenSlot};
+use crate::vault::{Algorithm, Finding, Key, Role, Vault};
 
 /// More than sealing, granting or opening takes, even unoptimised.
 const STACK: usize = 64 * 1024;
@@ -58,5 +59,35 @@ impl<V: Vault> Vault for Wiped<V> {
 
     fn check(&self) -> Result<Vec<Finding>, Error> {
         wiped(|| self.0.check())
+    }
+}
+
+impl<V: LifeCycle> LifeCycle for Wiped<V> {
+    fn retired(&self) -> Result<Vec<(Role, u32)>, Error> {
+        self.0.retired()
+    }
+
+    fn rotate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {
+        wiped(|| self.0.rotate(role, algorithm))
+    }
+
+    fn open_slots(&self, header: Header<'_>, envelope: &Envelope) -> Result<Vec<OpenSlot>, Error> {
+        wiped(|| self.0.open_slots(header, envelope))
+    }
+
+    fn rewrap(&self, header: Header<'_>, envelope: &Envelope) -> Result<Option<Slot>, Error> {
+        wiped(|| self.0.rewrap(header, envelope))
+    }
+
+    fn retire(&self, role: Role, version: u32) -> Result<(), Error> {
+        wiped(|| self.0.retire(role, version))
+    }
+
+    fn reinstate(&self, role: Role, version: u32) -> Result<(), Error> {
+        wiped(|| self.0.reinstate(role, version))
+    }
+
+    fn destroy(&self, role: Role, version: u32) -> Result<(), Error> {
+        wiped(|| self.0.destroy(role, version))
     }
 }

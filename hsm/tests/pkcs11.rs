@@ -34,6 +34,9 @@ use modelseal_core::sign::PublisherKey;
 use modelseal_hsm::{Algorithm, Error, Finding, Location, Passphrase, Role, Vault};
 use zeroize::Zeroizing;
 
+#[path = "shared/life.rs"]
+mod life;
+
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const PIN: &str = "567890";
 /// Set in the child: where its tokens are.
@@ -128,6 +131,78 @@ fn an_imported_fleet_key_gives_the_standards_device_key() {
         assert_eq!(device_key(&*vault, "device-1", 2), [block(1), block(2)].concat());
         let origin = find(&vault.check().unwrap(), "fleet/2 origin");
         assert!(!origin.ok && origin.detail.contains("local isn't true"), "{origin:?}");
+    });
+}
+
+#[test]
+fn the_life_of_keys() {
+    with_tokens(|tokens| life::tell(&*tokens.create("ours"), &|| tokens.open("ours")));
+}
+
+#[test]
+fn keys_made_at_once_are_different_versions() {
+    with_tokens(|tokens| {
+        tokens.create("ours");
+        life::rotate_at_once(&|| tokens.open("ours"), 4);
+    });
+}
+
+/// Without the PIN nobody retires a key: what isn't private in the token doesn't count.
+#[test]
+fn a_public_note_retires_nothing() {
+    with_tokens(|tokens| {
+        let vault = tokens.create("ours");
+        vault.rotate(Role::Master, None).unwrap();
+        let note = |private| {
+            let label = "modelseal/retired/master/1";
+            let note = [
+                Attribute::Class(ObjectClass::DATA),
+                Attribute::Token(true),
+                Attribute::Private(private),
+                Attribute::Label(label.into()),
+            ];
+            tokens.session("ours").create_object(&note).unwrap();
+            expire_reading();
+            vault.retired().unwrap()
+        };
+        assert_eq!(note(false), []);
+        assert_eq!(note(true), [(Role::Master, 1)]);
+    });
+}
+
+/// Nothing of the key is left in the token, nor of the note that it was retired.
+#[test]
+fn a_destroyed_key_leaves_no_object() {
+    with_tokens(|tokens| {
+        let vault = tokens.create("ours");
+        let labels = || {
+            let session = tokens.session("ours");
+            let mut labels = Vec::new();
+            for handle in session.find_objects(&[Attribute::Token(true)]).unwrap() {
+                let found = session.get_attributes(handle, &[AttributeType::Label]).unwrap();
+                let [Attribute::Label(label)] = &found[..] else { panic!("{found:?}") };
+                labels.push(String::from_utf8(label.clone()).unwrap());
+            }
+            labels
+        };
+        for role in Role::ALL {
+            vault.rotate(role, None).unwrap();
+            let old = format!("{}/1", role.name());
+            vault.retire(role, 1).unwrap();
+            assert!(labels().contains(&format!("modelseal/retired/{old}")));
+            vault.destroy(role, 1).unwrap();
+            assert!(!labels().iter().any(|label| label.ends_with(&old)), "{:?}", labels());
+        }
+        require_all_ok(&vault.check().unwrap());
+    });
+}
+
+#[test]
+fn a_tokens_keys_are_not_backed_up() {
+    with_tokens(|tokens| {
+        tokens.create("ours");
+        let backup = modelseal_hsm::backup(&tokens.location("ours"), &never_asked, &never_asked);
+        assert!(matches!(backup, Err(Error::NoBackup)));
     });
 }
 

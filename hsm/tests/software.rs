@@ -7,8 +7,11 @@ use aes::Aes256;
 use cmac::{Cmac, KeyInit, Mac};
 use modelseal_core::grant::DeviceId;
 use modelseal_core::sign::PublisherKey;
-use modelseal_hsm::{Algorithm, Error, Location, Passphrase, Role, Vault, create, open};
+use modelseal_hsm::{Algorithm, Error, Location, Passphrase, Role, Vault, backup, create, open, restore};
 use zeroize::Zeroizing;
+
+#[path = "shared/life.rs"]
+mod life;
 
 fn passphrase(text: &str) -> Passphrase {
     Passphrase::new(Zeroizing::new(text.into()))
@@ -156,6 +159,96 @@ fn a_publisher_may_sign_with_p256() {
     let vault = create(&location, Some(Algorithm::EcdsaP256), &|| Ok(passphrase("right"))).unwrap();
     assert!(matches!(vault.publisher_key(1).unwrap(), PublisherKey::EcdsaP256 { .. }));
     assert_eq!(vault.keys().unwrap().last().unwrap().algorithm, Algorithm::EcdsaP256);
+}
+
+#[test]
+fn the_life_of_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    life::tell(&*make(&location), &|| open(&location, &|| Ok(passphrase("right"))).unwrap());
+}
+
+#[test]
+fn keys_made_at_once_are_different_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    make(&location);
+    life::rotate_at_once(&|| open(&location, &|| Ok(passphrase("right"))).unwrap(), 4);
+}
+
+/// Another vault in the same place isn't overwritten by one that was open before.
+#[test]
+fn a_vault_file_that_was_replaced_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    let first = make(&location);
+    std::fs::remove_file(path(&location)).unwrap();
+    make(&location);
+    let second = std::fs::read(path(&location)).unwrap();
+    let refused = first.rotate(Role::Master, None);
+    assert!(matches!(refused, Err(Error::Replaced(_))), "{refused:?}");
+    assert_eq!(std::fs::read(path(&location)).unwrap(), second);
+}
+
+/// A link to the file stays one, the mode stays, and the format tells old programs what they don't know.
+#[cfg(unix)]
+#[test]
+fn changes_keep_links_and_the_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    make(&location);
+    let link = dir.path().join("link.json");
+    std::os::unix::fs::symlink(path(&location), &link).unwrap();
+    let vault = open(&Location::File(link.clone()), &|| Ok(passphrase("right"))).unwrap();
+    let format = || {
+        let file: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path(&location)).unwrap()).unwrap();
+        file["format"].as_str().unwrap().to_owned()
+    };
+    vault.rotate(Role::Master, None).unwrap();
+    assert_eq!(format(), "modelseal vault 1");
+    vault.retire(Role::Master, 1).unwrap();
+    assert_eq!(format(), "modelseal vault 2");
+    vault.destroy(Role::Master, 1).unwrap();
+    assert_eq!(format(), "modelseal vault 1");
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::metadata(path(&location)).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_backup_has_a_passphrase_of_its_own_and_is_restored_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    let vault = make(&location);
+    vault.rotate(Role::Master, None).unwrap();
+    vault.retire(Role::Master, 1).unwrap();
+    let right = || Ok(passphrase("right"));
+    let empty = backup(&location, &right, &|| Ok(passphrase("")));
+    assert!(matches!(empty, Err(Error::NoPassphrase)));
+    assert!(matches!(backup(&location, &|| Ok(passphrase("wrong")), &right), Err(Error::WrongPassphrase(_))));
+    let file = dir.path().join("backup");
+    let bytes = backup(&location, &right, &|| Ok(passphrase("theirs"))).unwrap();
+    std::fs::write(&file, &bytes).unwrap();
+
+    let elsewhere = Location::File(dir.path().join("restored.json"));
+    let to = |location: &Location, own: &str| {
+        restore(location, &file, &|| Ok(passphrase(own)), &|| Ok(passphrase("new")))
+    };
+    assert!(matches!(to(&location, "theirs").err(), Some(Error::Exists(_))));
+    assert!(matches!(to(&elsewhere, "right").err(), Some(Error::WrongPassphrase(_))));
+    std::fs::write(&file, &bytes[..bytes.len() - 9]).unwrap();
+    assert!(matches!(to(&elsewhere, "theirs").err(), Some(Error::Corrupt(_))));
+    assert!(!path(&elsewhere).exists());
+    std::fs::write(&file, &bytes).unwrap();
+    to(&elsewhere, "theirs").unwrap();
+    let restored = open(&elsewhere, &|| Ok(passphrase("new"))).unwrap();
+    assert_eq!(restored.keys().unwrap(), vault.keys().unwrap());
+    assert_eq!(restored.retired().unwrap(), [(Role::Master, 1)]);
+    assert_eq!(restored.publisher().unwrap(), vault.publisher().unwrap());
+    let id = DeviceId::new("kitchen-7").unwrap();
+    let key = |vault: &dyn Vault| *vault.device_key(id, 1).unwrap().expose_to_factory();
+    assert_eq!(key(&*restored), key(&*vault));
 }
 
 #[test]

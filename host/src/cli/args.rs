@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use modelseal_core::manifest::Suite;
-use modelseal_hsm::Algorithm;
+use modelseal_hsm::{Algorithm, Role};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -79,13 +79,33 @@ pub(super) enum Command {
         after_help = "Example:\n  modelseal grant wake.sealed --device kitchen-7 -o kitchen.grant --not-before 2026-01-01T00:00:00Z --not-after 2027-01-01T00:00:00Z"
     )]
     Grant(GrantArgs),
-    /// Devices: make identities, enrol, list, show
+    /// Move sealed models to the newest master key, in place
+    ///
+    /// For each, the content key is wrapped under the newest master key in a free key slot, and when that is on the
+    /// disk, the slots of older versions are cleared. Nothing else of the file is read or written, whatever its size,
+    /// and an interruption at any instant leaves a model that opens. Grants stay good.
+    ///
+    /// This is NOT revocation. The content key stays the same, so who has it still opens the model: a device with a
+    /// grant, whoever copied a content key, and whoever has an old master key together with an old copy of the file.
+    /// Against them only `modelseal reseal` helps, which encrypts the model anew under another content key.
+    #[command(
+        after_help = "Example:\n  modelseal key rotate master\n  modelseal rewrap wake.sealed archive/"
+    )]
+    Rewrap(RewrapArgs),
+    /// Seal a sealed model anew: under another content key, as another version
+    ///
+    /// Line, kind and claims stay. Unlike `rewrap`, this is true re-encryption: who has the old content key, or a grant
+    /// of the old version, can't open the new one, and devices need new grants. What they have of the old version they
+    /// keep. The model is never on the disk in the clear.
+    #[command(after_help = "Example:\n  modelseal reseal wake.sealed -o wake.4.sealed --model-version 4")]
+    Reseal(ResealArgs),
+    /// Devices: make identities, enrol, list, show, trust new publisher keys
     #[command(
         subcommand,
         after_help = "Example:\n  modelseal device enroll kitchen-7 --line wake-word --derive --identity-out kitchen.identity"
     )]
     Device(DeviceCommand),
-    /// Keys of the vault: list, check, export
+    /// Keys of the vault: list, check, export, rotate, retire, destroy, back up
     #[command(subcommand, after_help = "Example:\n  modelseal key export -o publisher.pem")]
     Key(KeyCommand),
     /// Seal a bundled model, grant it and open it as a device would
@@ -188,6 +208,31 @@ impl Profile {
 }
 
 #[derive(ClapArgs)]
+pub(super) struct RewrapArgs {
+    /// Sealed models, and folders, in which all *.sealed are meant
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct ResealArgs {
+    /// The sealed model
+    pub(super) sealed: PathBuf,
+    /// Where the new one goes
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: PathBuf,
+    /// Greater than the old one's: a version is released once
+    #[arg(long, value_name = "N")]
+    pub(super) model_version: u64,
+    /// The cipher (default: the old one's)
+    #[arg(long, value_enum)]
+    pub(super) suite: Option<SuiteArg>,
+    /// Where it will open, as for `seal` (default: chunks and alignment as they were)
+    #[arg(long, value_enum)]
+    pub(super) profile: Option<Profile>,
+}
+
+#[derive(ClapArgs)]
 pub(super) struct InspectArgs {
     /// A sealed model or a grant; - for standard input
     pub(super) file: PathBuf,
@@ -280,6 +325,18 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_name = "FILE")]
         public_part: PathBuf,
     },
+    /// Replace the publisher keys that an identity trusts, after `key rotate publisher`
+    #[command(
+        after_help = "Example:\n  modelseal device trust --identity kitchen.identity --publisher publisher.pem"
+    )]
+    Trust {
+        /// The identity; it is rewritten
+        #[arg(long, value_name = "FILE")]
+        identity: PathBuf,
+        /// Its publisher's public keys, as `key export` writes them: these and no others are trusted
+        #[arg(long, value_name = "PEM")]
+        publisher: PathBuf,
+    },
     /// List the enrolled devices
     #[command(after_help = "Example:\n  modelseal device list --json")]
     List,
@@ -334,6 +391,107 @@ pub(super) enum KeyCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Make the next version of a key, which is used from then on; older ones are kept for opening
+    ///
+    /// After `rotate master`, move sealed models to it with `rewrap`. After `rotate publisher`, hand out the public keys
+    /// (`key export`, `device trust`, a device's firmware) before anything that the new one signed: who doesn't trust it
+    /// yet refuses that. After `rotate fleet`, devices keep their keys; new ones get theirs from the new version.
+    #[command(after_help = "Example:\n  modelseal key rotate master")]
+    Rotate(RotateArgs),
+    /// Keep an older key from being used, after showing what still depends on it
+    ///
+    /// A retired master key opens nothing, a retired publisher key isn't trusted, a retired fleet key makes no grants and
+    /// no device keys. It stays in the vault until `key destroy`, and --undo takes the retirement back.
+    ///
+    /// For a master or publisher key, name the sealed models that there are, wherever they are stored: what isn't looked
+    /// at can't be found to depend on it.
+    #[command(
+        after_help = "Example:\n  modelseal key retire master 1 models/ archive/\n  modelseal key retire master 1 --undo"
+    )]
+    Retire(RetireArgs),
+    /// Destroy a retired key for good: whatever only it opens is lost
+    ///
+    /// On a token the key's objects are destroyed. A vault file is written anew without the key: whether the old file's
+    /// blocks are overwritten is up to the disk, and backups and snapshots keep what they have; destroy them, too.
+    #[command(
+        after_help = "Example:\n  modelseal key destroy master 1\n  modelseal key destroy master 1 --confirm 'destroy master/1'"
+    )]
+    Destroy(DestroyArgs),
+    /// Write a backup of a software vault, under a passphrase of its own
+    ///
+    /// It is read from MODELSEAL_BACKUP_PASSPHRASE_FILE, MODELSEAL_BACKUP_PASSPHRASE or a prompt. The registry isn't in
+    /// it: copy that, too. For tokens see docs/KEYS.md.
+    #[command(after_help = "Example:\n  modelseal key backup -o vault.backup")]
+    Backup {
+        /// Where it goes; nothing is ever overwritten
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Make a software vault of a backup, where there is none
+    #[command(after_help = "Example:\n  modelseal --vault file:vault.json key restore vault.backup")]
+    Restore {
+        /// What `key backup` wrote
+        backup: PathBuf,
+    },
+}
+
+#[derive(ClapArgs)]
+pub(super) struct RotateArgs {
+    /// Which key
+    #[arg(value_enum)]
+    pub(super) role: RoleArg,
+    /// For a publisher key: what it signs with (default: as before)
+    #[arg(long, value_enum, value_name = "ALGORITHM")]
+    pub(super) algorithm: Option<PublisherAlgorithm>,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct RetireArgs {
+    /// Which key
+    #[arg(value_enum)]
+    pub(super) role: RoleArg,
+    /// Its version, which isn't the newest
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) version: u32,
+    /// Sealed models to look at, and folders, in which all *.sealed are meant
+    #[arg(value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Retire it whatever depends on it
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Take a retirement back
+    #[arg(long, conflicts_with_all = ["force", "files"])]
+    pub(super) undo: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct DestroyArgs {
+    /// Which key
+    #[arg(value_enum)]
+    pub(super) role: RoleArg,
+    /// Its version, which is retired
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) version: u32,
+    /// What would have to be typed, such as 'destroy master/1'
+    #[arg(long, value_name = "TEXT")]
+    pub(super) confirm: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum RoleArg {
+    Master,
+    Fleet,
+    Publisher,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Master => Self::Master,
+            RoleArg::Fleet => Self::Fleet,
+            RoleArg::Publisher => Self::Publisher,
+        }
+    }
 }
 
 #[derive(ClapArgs)]

@@ -71,7 +71,8 @@ impl<'a> Context<'a> {
     /// Refuses an output that would replace an input, a file of modelseal's own, or the file that has the
     /// passphrase or PIN.
     pub(super) fn protect(&self, out: &Path, inputs: &[&Path]) -> Result<()> {
-        let variables = ["MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PIN_FILE"].map(std::env::var_os);
+        let variables =
+            ["MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PIN_FILE", BACKUP_FILE].map(std::env::var_os);
         let mut secrets: Vec<PathBuf> = variables.into_iter().flatten().map(PathBuf::from).collect();
         if let Ok(Location::Pkcs11(uri)) = self.location() {
             secrets.extend(uri.pin_source);
@@ -108,6 +109,20 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Shows progress by number of files on a terminal, nothing elsewhere.
+    pub(super) fn count(&self, what: &'static str, files: usize) -> ProgressBar {
+        let bar = self.progress(what, files as u64);
+        match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
+
+    /// Whether results are objects.
+    pub(super) fn is_json(&self) -> bool {
+        self.global.json
+    }
+
     pub(super) fn report(&self, error: &Error) {
         if self.global.json {
             report_json(error);
@@ -131,13 +146,16 @@ impl<'a> Context<'a> {
 }
 
 pub(super) fn report_json(error: &Error) {
-    let object = json!({
+    complain(&error_object(error).to_string());
+}
+
+pub(super) fn error_object(error: &Error) -> Value {
+    json!({
         "code": error.code() as u8,
         "name": error.name(),
         "message": error.what(),
         "hint": error.hint(),
-    });
-    complain(&object.to_string());
+    })
 }
 
 /// To standard error. Where even that is full, the exit code still says it.
@@ -170,26 +188,51 @@ fn data_dir() -> Result<PathBuf> {
     })
 }
 
+const BACKUP_FILE: &str = "MODELSEAL_BACKUP_PASSPHRASE_FILE";
+
 fn ask(location: &Location, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
     let (name, file, variable) = match location {
         Location::File(_) => ("passphrase", "MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PASSPHRASE"),
         Location::Pkcs11(_) => ("PIN", "MODELSEAL_PIN_FILE", "MODELSEAL_PIN"),
     };
+    let new = new && matches!(location, Location::File(_));
+    obtain(file, variable, &format!("{name} of {location}: "), new)
+}
+
+/// The passphrase of a backup, which is another than the vault's own. A new one is asked for twice.
+pub(super) fn ask_of_backup(new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
+    obtain(BACKUP_FILE, "MODELSEAL_BACKUP_PASSPHRASE", "passphrase of the backup: ", new)
+}
+
+/// From the file that a variable names, from a variable, or from a prompt.
+fn obtain(
+    file: &str,
+    variable: &str,
+    text: &str,
+    new: bool,
+) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
     if let Some(path) = std::env::var_os(file).filter(|path| !path.is_empty()) {
         return Passphrase::from_file(Path::new(&path));
     }
     if let Ok(text) = std::env::var(variable) {
         return Ok(Passphrase::new(Zeroizing::new(text)));
     }
-    prompt(&format!("{name} of {location}: ")).and_then(|first| {
-        if new && matches!(location, Location::File(_)) {
-            let again = prompt("the same again: ")?;
-            if *again != *first {
-                return Err(modelseal_hsm::Error::PassphrasesDiffer);
-            }
-        }
-        Ok(Passphrase::new(first))
-    })
+    let first = prompt(text)?;
+    if new && *prompt("the same again: ")? != *first {
+        return Err(modelseal_hsm::Error::PassphrasesDiffer);
+    }
+    Ok(Passphrase::new(first))
+}
+
+/// A line that the operator types, to be seen; `None` if there is nobody to type one.
+pub(super) fn typed(text: &str) -> Option<String> {
+    if !std::io::stdin().is_terminal() {
+        return None;
+    }
+    complain(text);
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).ok()?;
+    Some(line.trim().to_owned())
 }
 
 fn prompt(text: &str) -> std::result::Result<Zeroizing<String>, modelseal_hsm::Error> {

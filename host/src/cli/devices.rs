@@ -28,6 +28,7 @@ pub(super) fn run(command: DeviceCommand, context: &Context<'_>) -> Result<()> {
         }
         DeviceCommand::Enroll(args) => enroll(&args, context),
         DeviceCommand::Complete { identity, public_part } => complete(&identity, &public_part, context),
+        DeviceCommand::Trust { identity, publisher } => trust(&identity, &publisher, context),
         DeviceCommand::List => list(context),
         DeviceCommand::Show { id } => show(&id, context),
     }
@@ -172,6 +173,17 @@ fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Resul
     own.rewrite(identity)?;
     let text = format!("{} can open: {}", own.device(), own.lines().join(", "));
     context.show(&json!({ "device": own.device(), "lines": own.lines(), "identity": identity }), &text)
+}
+
+fn trust(path: &Path, publisher: &Path, context: &Context<'_>) -> Result<()> {
+    let publisher = super::models::read_publisher(publisher)?;
+    let mut identity = Identity::read(path)?;
+    identity.require_enrolled()?;
+    identity.trust(&publisher);
+    identity.rewrite(path)?;
+    let keys = publisher.keys().len();
+    let text = format!("{} trusts {keys} publisher keys now", identity.device());
+    context.show(&json!({ "device": identity.device(), "identity": path, "keys": keys }), &text)
 }
 
 fn registry(context: &Context<'_>) -> Result<Registry> {

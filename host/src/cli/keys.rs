@@ -1,10 +1,11 @@
 //! `init` and `key`.
 
-use modelseal_hsm::{Finding, Key, Role, Vault};
+use modelseal_hsm::{Finding, Key, Vault};
 use serde_json::{Value, json};
 
 use super::args::{InitArgs, KeyCommand};
 use super::context::Context;
+use super::life;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::pem;
@@ -39,7 +40,7 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     context.show(&object, &text)
 }
 
-fn make_parent(path: &std::path::Path) -> Result<()> {
+pub(super) fn make_parent(path: &std::path::Path) -> Result<()> {
     match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         Some(dir) => std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, &error)),
         None => Ok(()),
@@ -47,24 +48,39 @@ fn make_parent(path: &std::path::Path) -> Result<()> {
 }
 
 pub(super) fn run(command: KeyCommand, context: &Context<'_>) -> Result<()> {
-    let vault = context.vault()?;
     match command {
-        KeyCommand::List => list(&*vault, context),
-        KeyCommand::Check => check(&*vault, context),
-        KeyCommand::Export { version, output } => export(&*vault, version, output.as_deref(), context),
+        KeyCommand::List => list(&*context.vault()?, context),
+        KeyCommand::Check => check(&*context.vault()?, context),
+        KeyCommand::Export { version, output } => {
+            export(&*context.vault()?, version, output.as_deref(), context)
+        }
+        KeyCommand::Rotate(args) => life::rotate(&args, context),
+        KeyCommand::Retire(args) => life::retire(&args, context),
+        KeyCommand::Destroy(args) => life::destroy(&args, context),
+        KeyCommand::Backup { output } => life::backup(&output, context),
+        KeyCommand::Restore { backup } => life::restore(&backup, context),
     }
 }
 
 fn list(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
-    let keys = vault.keys()?;
-    let lines: Vec<_> = keys
-        .iter()
-        .map(|key| format!("{}/{}  {}", key.role.name(), key.version, key.algorithm.name()))
-        .collect();
-    context.answer(&json!({ "keys": keys.iter().map(key_object).collect::<Vec<_>>() }), &lines.join("\n"))
+    let (keys, retired) = (vault.keys()?, vault.retired()?);
+    let is_retired = |key: &Key| retired.contains(&(key.role, key.version));
+    let line = |key: &Key| {
+        let state = if is_retired(key) { "  retired" } else { "" };
+        format!("{}/{}  {}{state}", key.role.name(), key.version, key.algorithm.name())
+    };
+    let object = |key: &Key| {
+        let mut object = key_object(key);
+        if let Some(object) = object.as_object_mut() {
+            object.insert("retired".into(), is_retired(key).into());
+        }
+        object
+    };
+    let lines: Vec<_> = keys.iter().map(line).collect();
+    context.answer(&json!({ "keys": keys.iter().map(object).collect::<Vec<_>>() }), &lines.join("\n"))
 }
 
-fn key_object(key: &Key) -> Value {
+pub(super) fn key_object(key: &Key) -> Value {
     json!({ "role": key.role.name(), "version": key.version, "algorithm": key.algorithm.name() })
 }
 
@@ -94,15 +110,14 @@ fn export(
     output: Option<&std::path::Path>,
     context: &Context<'_>,
 ) -> Result<()> {
-    let keys = vault.keys()?;
-    let publishers = keys.iter().rev().filter(|key| key.role == Role::Publisher).map(|key| key.version);
-    let wanted: Vec<_> = publishers.filter(|v| version.is_none_or(|wanted| wanted == *v)).collect();
-    if wanted.is_empty() {
-        return Err(modelseal_hsm::Error::NoVersion(Role::Publisher, version.unwrap_or(1)).into());
-    }
+    // Retired ones only if they are asked for: nobody should trust them any more.
+    let keys = match version {
+        Some(version) => vec![vault.publisher_key(version)?],
+        None => vault.publisher()?.keys().to_vec(),
+    };
     let mut pems = Vec::new();
-    for version in wanted {
-        pems.push(pem::publisher(&vault.publisher_key(version)?).ok_or(modelseal_core::Error::Key)?);
+    for key in &keys {
+        pems.push(pem::publisher(key).ok_or(modelseal_core::Error::Key)?);
     }
     let text = pems.concat();
     match output {

@@ -1,5 +1,5 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
-//! stand in `models`, `inspect`, `devices`, `keys` and `demo`.
+//! stand in `models`, `inspect`, `devices`, `keys`, `life` and `demo`.
 
 mod args;
 mod context;
@@ -7,6 +7,7 @@ mod demo;
 mod devices;
 mod inspect;
 mod keys;
+mod life;
 mod models;
 
 use std::process::ExitCode;
@@ -81,6 +82,8 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
         Command::Verify(args) => models::verify(&args, context),
         Command::Open(args) => models::open(&args, context),
         Command::Grant(args) => models::grant(&args, context),
+        Command::Rewrap(args) => life::rewrap(&args, context),
+        Command::Reseal(args) => models::reseal(&args, context),
         Command::Device(command) => devices::run(command, context),
         Command::Key(command) => keys::run(command, context),
         Command::Demo(args) => demo::run(&args, context),

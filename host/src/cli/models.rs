@@ -11,7 +11,7 @@ use modelseal_core::sign::Publisher;
 use modelseal_hsm::wiped::wiped;
 use serde_json::json;
 
-use super::args::{GrantArgs, OpenArgs, SealArgs, VerifyArgs};
+use super::args::{GrantArgs, OpenArgs, ResealArgs, SealArgs, VerifyArgs};
 use super::context::{Context, now};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing, Output};
@@ -61,6 +61,46 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
     let text = format!(
         "sealed {} version {} ({kind}, {length} bytes) as {}",
         args.line,
+        args.model_version,
+        args.output.display()
+    );
+    context.show(&object, &text)
+}
+
+pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
+    context.protect(&args.output, &[&args.sealed])?;
+    let mut sealed = SealedFile::open(&args.sealed)?;
+    let (line, old, length) = {
+        let header = sealed.header()?;
+        let subject = &header.manifest().subject;
+        (subject.line.to_owned(), subject.version, subject.length)
+    };
+    if args.model_version <= old {
+        let what = format!("{line} version {old} was released, and a version is released once");
+        return Err(Error::usage(what, format!("give --model-version at least {}", old.saturating_add(1))));
+    }
+    let changes = sealing::Changes {
+        version: args.model_version,
+        suite: args.suite.map(Into::into),
+        logs: args.profile.map(super::args::Profile::logs),
+        created: now().unwrap_or(0),
+    };
+    let vault = context.vault()?;
+    let bar = context.progress("resealing", length);
+    let resealed =
+        sealing::reseal(&*vault, &mut sealed, changes, &args.output, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let object = json!({
+        "sealed": args.output,
+        "id": resealed.id.to_string(),
+        "line": line,
+        "version": args.model_version,
+        "from_version": old,
+        "length": length,
+        "sealed_length": resealed.length,
+    });
+    let text = format!(
+        "sealed {line} version {old} anew as version {} in {}; devices need new grants",
         args.model_version,
         args.output.display()
     );
@@ -129,7 +169,7 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
         .show(&object, &format!("genuine: {} version {}, id {}", subject.line, subject.version, header.id()))
 }
 
-fn read_publisher(path: &Path) -> Result<Publisher> {
+pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
     let text = String::from_utf8(files::read(path, PEM_MAX)?).unwrap_or_default();
     let keys = pem::parse_publisher(&text)
         .ok_or_else(|| Error::malformed(path, "a publisher's public key in PEM"))?;

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::session::{Failure, Pool, failed};
-use super::{check, point};
+use super::{check, create, point, retire};
 use crate::error::Error;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 
@@ -132,6 +132,22 @@ impl Backend for Token {
 
     fn check(&self) -> Result<Vec<Finding>, Error> {
         check::check(self)
+    }
+
+    fn retired(&self) -> Result<Vec<(Role, u32)>, Error> {
+        self.pool.run(|_, keys| Ok(keys.retired.clone()))
+    }
+
+    fn generate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {
+        create::next_key(&self.pool, role, algorithm)
+    }
+
+    fn mark(&self, role: Role, version: u32, retired: bool) -> Result<(), Error> {
+        retire::mark(&self.pool, role, version, retired)
+    }
+
+    fn destroy(&self, role: Role, version: u32) -> Result<(), Error> {
+        retire::destroy(&self.pool, role, version)
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn label(role: Role, version: u32) -> String {
     format!("{PREFIX}{}/{version}", role.name())
 }
 
-fn parse(label: &str) -> Option<(Role, u32)> {
+pub(super) fn parse(label: &str) -> Option<(Role, u32)> {
     let (name, version) = label.strip_prefix(PREFIX)?.split_once('/')?;
     let role = Role::ALL.into_iter().find(|role| role.name() == name)?;
     let version = version.parse().ok().filter(|version| *version != 0)?;
@@ -32,6 +32,8 @@ pub(super) struct Keys {
     pub(super) entries: Vec<Entry>,
     /// Labels that look like ours on keys that can't be.
     pub(super) strays: Vec<String>,
+    /// What the notes in the token say of keys that are there.
+    pub(super) retired: Vec<(Role, u32)>,
 }
 
 /// One key.
@@ -47,13 +49,15 @@ pub(super) struct Entry {
 impl Keys {
     /// Reads them from a session that is logged in.
     pub(super) fn read(session: &Session) -> Result<Self, Failure> {
-        let mut keys = Self { entries: Vec::new(), strays: Vec::new() };
+        let mut keys = Self { entries: Vec::new(), strays: Vec::new(), retired: Vec::new() };
         for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
             for handle in find(session, class, None)? {
                 keys.add(session, class, handle)?;
             }
         }
         keys.refuse_duplicates();
+        let there = |key: &(Role, u32)| keys.entries.iter().any(|e| (e.key.role, e.key.version) == *key);
+        keys.retired = super::retire::noted(session)?.into_iter().filter(there).collect();
         Ok(keys)
     }
 
@@ -143,13 +147,17 @@ fn wrong_length(session: &Session, handle: ObjectHandle) -> Result<bool, Failure
     Ok(found.iter().any(wrong))
 }
 
-fn find(session: &Session, class: ObjectClass, label: Option<&str>) -> Result<Vec<ObjectHandle>, Failure> {
+pub(super) fn find(
+    session: &Session,
+    class: ObjectClass,
+    label: Option<&str>,
+) -> Result<Vec<ObjectHandle>, Failure> {
     let mut template = vec![Attribute::Class(class), Attribute::Token(true)];
     template.extend(label.map(|label| Attribute::Label(label.into())));
     session.find_objects(&template).map_err(failed(READ))
 }
 
-fn read_label(session: &Session, handle: ObjectHandle) -> Result<Option<String>, Failure> {
+pub(super) fn read_label(session: &Session, handle: ObjectHandle) -> Result<Option<String>, Failure> {
     let found = session.get_attributes(handle, &[AttributeType::Label]).map_err(failed(READ))?;
     Ok(match found.into_iter().next() {
         Some(Attribute::Label(label)) => String::from_utf8(label).ok(),

@@ -3,7 +3,8 @@
 //! ```text
 //! uri ─▶ module (library, token) ─▶ login ─▶ session (pool) ─▶ keys (what is there, and is it as narrow as
 //!                                                │              its role) ─▶ backend (use)
-//!                                                └─▶ create (the first keys)     check (findings)
+//!                                                └─▶ create (first and next keys)  retire (notes, the end of keys)
+//!                                                    check (findings)
 //! ```
 //!
 //! The master key has neither CKA_WRAP nor CKA_UNWRAP: content keys travel as data under AES-GCM, so the
@@ -17,6 +18,7 @@ mod keys;
 mod login;
 mod module;
 mod point;
+mod retire;
 mod session;
 mod template;
 

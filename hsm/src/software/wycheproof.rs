@@ -13,7 +13,8 @@ use super::*;
 
 fn vault(role: Role, algorithm: Algorithm, key: [u8; 32]) -> Software {
     let key = StoredKey::new(Key { role, version: 1, algorithm }, key);
-    Software { path: "unused".into(), keys: vec![key] }
+    let lock = FileKey { kdf: Kdf::new([0; 16]), key: Zeroizing::new([0; 32]) };
+    Software::new("unused".as_ref(), lock, Stock { keys: vec![key], retired: Vec::new() })
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {

@@ -1,0 +1,96 @@
+//! What still depends on a key: sealed models and enrolled devices that would be lost without it.
+
+use std::path::{Path, PathBuf};
+
+use modelseal_core::Error as Refusal;
+use modelseal_core::sign::Publisher;
+use modelseal_hsm::Vault;
+
+use crate::error::{Error, Result};
+use crate::open::SealedFile;
+use crate::registry::{DeviceKeyKind, Registry};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Dependents {
+    /// How many sealed models were looked at.
+    pub looked_at: usize,
+    /// The sealed models that need the key.
+    pub sealed: Vec<PathBuf>,
+    /// The devices that need the key.
+    pub devices: Vec<String>,
+    /// Those of another publisher, or of one that isn't trusted any more: the vault can't open them anyway.
+    pub foreign: Vec<PathBuf>,
+    /// Those that couldn't be looked at, and why.
+    pub failed: Vec<(PathBuf, Error)>,
+}
+
+/// The given files, and in folders, however deep, all whose names end in `.sealed`; in order.
+pub fn find_sealed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            search(path, &mut found)?;
+        } else {
+            found.push(path.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// Links to folders aren't followed: they may lead in circles.
+fn search(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let io = |error: std::io::Error| Error::io(dir, &error);
+    let entries: std::io::Result<Vec<_>> = std::fs::read_dir(dir).map_err(io)?.collect();
+    let mut entries = entries.map_err(io)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_type().map_err(io)?.is_dir() {
+            search(&path, found)?;
+        } else if path.extension().is_some_and(|ending| ending == "sealed") && path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The sealed models among `files` that open with this version of the master key alone.
+pub fn on_master(vault: &dyn Vault, version: u32, files: &[PathBuf]) -> Dependents {
+    each(files, |sealed| {
+        let open = vault.open_slots(sealed.header()?, sealed.envelope())?;
+        Ok(!open.is_empty() && open.iter().all(|slot| slot.version == version))
+    })
+}
+
+/// The sealed models among `files` that this version of the publisher key signed.
+pub fn on_publisher(vault: &dyn Vault, version: u32, files: &[PathBuf]) -> Result<Dependents> {
+    let publisher = Publisher::new(&[vault.publisher_key(version)?])?;
+    Ok(each(files, |sealed| match sealed.header()?.verify(sealed.envelope().signature(), &publisher) {
+        Ok(_) => Ok(true),
+        Err(Refusal::ManifestSignature) => Ok(false),
+        Err(error) => Err(error.into()),
+    }))
+}
+
+/// The devices whose keys this version of the fleet key derives.
+pub fn on_fleet(registry: &Registry, version: u32) -> Dependents {
+    let devices = registry.devices().iter();
+    let devices = devices.filter(|(_, device)| device.key == DeviceKeyKind::Fleet(version));
+    Dependents { devices: devices.map(|(id, _)| id.clone()).collect(), ..Dependents::default() }
+}
+
+fn each(files: &[PathBuf], depends: impl Fn(&SealedFile) -> Result<bool>) -> Dependents {
+    let mut found = Dependents { looked_at: files.len(), ..Dependents::default() };
+    for path in files {
+        match SealedFile::open(path).and_then(|sealed| depends(&sealed)) {
+            Ok(true) => found.sealed.push(path.clone()),
+            Ok(false) => {}
+            Err(error) if error.name() == Some(Refusal::ManifestSignature.name()) => {
+                found.foreign.push(path.clone());
+            }
+            Err(error) => found.failed.push((path.clone(), error)),
+        }
+    }
+    found
+}

@@ -1,0 +1,35 @@
+//! Backups: a vault file once more, under a passphrase of its own.
+
+use std::path::Path;
+
+use super::{FileKey, Software, file};
+use crate::error::Error;
+use crate::location::Passphrase;
+use crate::vault::Role;
+use crate::vault_file::VaultFile;
+
+/// The bytes of a backup of the vault in `path`.
+pub(crate) fn backup(path: &Path, passphrase: &Passphrase, own: &Passphrase) -> Result<Vec<u8>, Error> {
+    let vault = super::open(path, passphrase)?;
+    let key = FileKey::fresh(own)?;
+    let stock = vault.stock();
+    key.encrypt(&stock)
+}
+
+/// Makes a vault in `path`, which must not exist, of a backup that opens and has what a vault needs.
+pub(crate) fn restore(
+    path: &Path,
+    backup: &Path,
+    own: &Passphrase,
+    passphrase: &Passphrase,
+) -> Result<Software, Error> {
+    let corrupt = || Error::Corrupt(backup.to_owned());
+    let found = VaultFile::parse(&file::read(backup)?).ok_or_else(corrupt)?;
+    let stock = FileKey::derive(found.kdf.clone(), own)?.decrypt(found, backup)?;
+    for role in Role::ALL {
+        stock.versions(role).next().ok_or_else(corrupt)?;
+    }
+    let key = FileKey::fresh(passphrase)?;
+    file::write_new(path, &key.encrypt(&stock)?)?;
+    Ok(Software::new(path, key, stock))
+}
