@@ -10,6 +10,7 @@
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
 //! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files are written
@@ -20,6 +21,8 @@
 pub mod cli;
 pub mod error;
 pub mod files;
+pub mod fleet;
+pub mod folder;
 pub mod grant;
 pub mod identity;
 pub mod kind;

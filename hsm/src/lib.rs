@@ -15,9 +15,11 @@
 //! What never leaves a vault: any of the three. What leaves: content keys, only of models that this vault's
 //! own publisher key signed; device keys; signatures; public keys.
 //!
-//! In reading order: [`vault`], the trait and what it promises; [`location`], which vault; `software`,
+//! In reading order: [`vault`], the trait and what it promises; [`batch`], many grants under one signature;
+//! [`location`], which vault; `software`,
 //! with `vault_file`, and `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
 
+pub mod batch;
 pub mod error;
 pub mod location;
 mod pkcs11;
@@ -26,6 +28,7 @@ pub mod vault;
 mod vault_file;
 pub mod wiped;
 
+pub use batch::{BATCH_MAX, GrantTree, SignedTree};
 pub use error::Error;
 pub use location::{Location, Passphrase};
 pub use vault::{Algorithm, Finding, Key, Role, Vault, create, open};

@@ -8,6 +8,7 @@ use modelseal_core::sealed::{Envelope, Header};
 use modelseal_core::sign::{Publisher, PublisherKey};
 use modelseal_core::wipe::on_wiped_stack;
 
+use crate::batch::{GrantTree, SignedTree};
 use crate::error::Error;
 use crate::vault::{Finding, Key, Role, Vault};
 
@@ -50,6 +51,14 @@ impl<V: Vault> Vault for Wiped<V> {
 
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error> {
         wiped(|| self.0.sign_grant(grant))
+    }
+
+    fn sign_grants(&self, tree: GrantTree) -> Result<SignedTree, Error> {
+        wiped(|| self.0.sign_grants(tree))
+    }
+
+    fn device_keys(&self, devices: &[(DeviceId<'_>, u32)]) -> Result<Vec<DeviceKey>, Error> {
+        wiped(|| self.0.device_keys(devices))
     }
 
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {
