@@ -84,7 +84,7 @@ fn a_model_whose_master_key_is_in_a_token_boots() {
     both_suites_and_wrappings_boot(&softhsm::workspace());
 }
 
-/// Of six grants that were signed together, one goes up alone: its path differs from the others'.
+/// Of six grants that were signed together, the last two go up alone: their paths are shorter.
 #[test]
 fn a_grant_of_a_batch_boots() {
     let w = Workspace::new();
