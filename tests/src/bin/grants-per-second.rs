@@ -284,10 +284,13 @@ fn cpu() -> Duration {
 fn section(samples: &Samples) -> String {
     let of = |kind, what| median(&samples[&(kind, what)]);
     let mut text = format!(
-        "{SECTION}\n\nMade by `{COMMAND}`\non {}, medians of {REPETITIONS} interleaved repetitions. Fleets of {DERIVED} \
-         devices with derived keys and of {OWN} with X25519\nkeys; files in memory (tmpfs). \"CPU\" is what the process \
-         used of all processors for one. Only ratios mean much.\n\n",
-        machine()
+        "{SECTION}\n\nMade by `{COMMAND}` on\n{}.\n\nMedians of {REPETITIONS} interleaved repetitions, {THREADS} \
+         threads. Fleets of {DERIVED} devices with derived keys and of {OWN} with X25519\nkeys; files in memory \
+         (tmpfs). \"CPU\" is what the process used of all processors for one grant: {} divided by it is the\nrate \
+         that processors with nothing else to do could reach. A software vault isn't bound by its CMACs, which take \
+         less\ntime than the rest of a wrapping does.\n\n",
+        machine(),
+        std::thread::available_parallelism().map_or(1, usize::from),
     );
     text.push_str("| fleet | vault | grants a second | CPU for one | into files | CPU for one | bound, measured in the same run | ratio | ratio, files |\n");
     text.push_str("|---|---|--:|--:|--:|--:|---|--:|--:|\n");
