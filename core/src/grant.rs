@@ -126,11 +126,11 @@ pub struct PathSignature {
 }
 
 impl PathSignature {
-    /// (6.5) `node = BLAKE3(0x01 || left || right)`, from the leaf up to the root.
+    /// From the leaf up to the root.
     fn root(&self, leaf: [u8; 32]) -> [u8; 32] {
         self.siblings.iter().enumerate().fold(leaf, |node, (i, sibling)| {
             let (left, right) = if self.sides >> i & 1 == 1 { (sibling, &node) } else { (&node, sibling) };
-            *blake3::Hasher::new().update(&[1]).update(left).update(right).finalize().as_bytes()
+            grants_node(left, right)
         })
     }
 
@@ -138,6 +138,11 @@ impl PathSignature {
     fn has_stray_bits(&self) -> bool {
         u32::from(self.sides) >> self.siblings.len() != 0
     }
+}
+
+/// (6.5) `node = BLAKE3(0x01 || left || right)`, in a tree of grants.
+pub fn grants_node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+    *blake3::Hasher::new().update(&[1]).update(left).update(right).finalize().as_bytes()
 }
 
 /// (6.5) What the publisher signs for grants: `signed bytes = "modelseal/v1/grants\0" || root of the tree`

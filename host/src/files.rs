@@ -104,6 +104,37 @@ impl Output {
     }
 }
 
+/// Commits outputs that go into `dir`: all are synced at once, where the system can, and then get their names.
+pub fn commit_all(dir: &Path, outputs: Vec<Output>) -> Result<()> {
+    // What is behind a link is elsewhere, perhaps on another disk.
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        outputs.into_iter().partition(|output| parent(&output.path) == dir);
+    elsewhere.into_iter().try_for_each(Output::commit)?;
+    sync_together(dir, &here).map_err(|error| Error::io(dir, &error))?;
+    for mut output in here {
+        output.link().map_err(|error| Error::io(&output.path, &error))?;
+    }
+    sync(dir).map_err(|error| Error::io(dir, &error))
+}
+
+/// Makes the folder `dir` if it isn't there.
+pub fn create_dir(dir: &Path) -> Result<()> {
+    let made = match std::fs::create_dir(dir) {
+        Ok(()) => sync(parent(dir)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    };
+    made.map_err(|error| Error::io(dir, &error))
+}
+
+/// Whether names that differ in case only are one file in `dir`.
+pub fn folds_case(dir: &Path) -> Result<bool> {
+    let probe = tempfile::Builder::new().prefix(".modelseal-case-").tempfile_in(dir);
+    let probe = probe.map_err(|error| Error::io(dir, &error))?;
+    let other = probe.path().file_name().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
+    Ok(dir.join(other).symlink_metadata().is_ok())
+}
+
 /// Writes a whole small file.
 pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> Result<()> {
     let mut output = Output::create(path, access, existing)?;
@@ -235,6 +266,16 @@ fn parent(path: &Path) -> &Path {
 
 fn sync(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_together(dir: &Path, outputs: &[Output]) -> io::Result<()> {
+    if outputs.is_empty() { Ok(()) } else { Ok(rustix::fs::syncfs(File::open(dir)?)?) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_together(_: &Path, outputs: &[Output]) -> io::Result<()> {
+    outputs.iter().try_for_each(|output| output.file.sync_all())
 }
 
 fn named(dir: &Path, access: Access) -> io::Result<tempfile::NamedTempFile> {

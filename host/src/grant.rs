@@ -1,7 +1,9 @@
 //! Sealed model + enrolled device -> grant.
 
 use getrandom::SysRng;
-use modelseal_core::grant::{DeviceId, GrantBytes, Terms, Validity, wrap_for_device_key, wrap_for_x25519};
+use modelseal_core::grant::{
+    DeviceId, GrantBytes, Terms, UnsignedGrant, Validity, wrap_for_device_key, wrap_for_x25519,
+};
 use modelseal_core::open::Unwrapped;
 use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
@@ -29,22 +31,30 @@ pub fn grant(
     limits: Limits,
 ) -> Result<GrantBytes> {
     let line = content.header().manifest().subject.line;
-    if !device.lines.iter().any(|enrolled| enrolled == line) {
+    if !device.is_for(line) {
         let what = format!("the device {} isn't enrolled for the line {line}", id.as_str());
         return Err(Error::new(Code::Refused, what, format!("it is for: {}", device.lines.join(", "))));
     }
-    let mut terms = Terms::new(content, id);
-    terms.validity = limits.validity;
-    terms.floor = limits.floor.unwrap_or(terms.floor);
-    let rng = &mut UnwrapErr(SysRng);
+    let terms = terms(content, id, limits);
     wiped(|| match &device.key {
         DeviceKeyKind::Fleet(version) => {
             let key = vault.device_key(id, *version)?;
-            Ok(wrap_for_device_key(content, &terms, &key, rng)?)
+            Ok(wrap_for_device_key(content, &terms, &key, &mut UnwrapErr(SysRng))?)
         }
-        DeviceKeyKind::X25519(text) => {
-            let public = pem::parse_x25519(text).ok_or(modelseal_core::Error::Key)?;
-            Ok(vault.sign_grant(&wrap_for_x25519(content, &terms, &public, rng)?)?)
-        }
+        DeviceKeyKind::X25519(text) => Ok(vault.sign_grant(&wrap_to(text, content, &terms)?)?),
     })
+}
+
+/// What the grant for a device will say.
+pub(crate) fn terms<'a>(content: &Unwrapped<'_>, id: DeviceId<'a>, limits: Limits) -> Terms<'a> {
+    let mut terms = Terms::new(content, id);
+    terms.validity = limits.validity;
+    terms.floor = limits.floor.unwrap_or(terms.floor);
+    terms
+}
+
+/// Wraps to the public key that `pem` holds. Like everything that touches the content key, in [`wiped`].
+pub(crate) fn wrap_to(pem: &str, content: &Unwrapped<'_>, terms: &Terms<'_>) -> Result<UnsignedGrant> {
+    let public = pem::parse_x25519(pem).ok_or(modelseal_core::Error::Key)?;
+    Ok(wrap_for_x25519(content, terms, &public, &mut UnwrapErr(SysRng))?)
 }

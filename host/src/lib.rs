@@ -11,6 +11,7 @@
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`rewrap`], [`depends`]: what a change of keys takes
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
@@ -23,6 +24,8 @@ pub mod cli;
 pub mod depends;
 pub mod error;
 pub mod files;
+pub mod fleet;
+pub mod folder;
 pub mod grant;
 pub mod identity;
 pub mod kind;

@@ -42,6 +42,13 @@ pub struct Device {
     pub enrolled: u64,
 }
 
+impl Device {
+    /// Whether the line may be granted to it.
+    pub fn is_for(&self, line: &str) -> bool {
+        self.lines.iter().any(|enrolled| enrolled == line)
+    }
+}
+
 /// The registry's content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,10 +15,11 @@
 //! What never leaves a vault: any of the three. What leaves: content keys, only of models that this vault's
 //! own publisher key signed; device keys; signatures; public keys.
 //!
-//! In reading order: [`vault`], the trait and what it promises; [`life`], how keys come and go; [`location`], which
-//! vault; `software`,
+//! In reading order: [`vault`], the trait and what it promises; [`life`], how keys come and go; [`batch`], many grants
+//! under one signature; [`location`], which vault; `software`,
 //! with `vault_file`, and `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
 
+pub mod batch;
 pub mod error;
 pub mod life;
 pub mod location;
@@ -28,6 +29,7 @@ pub mod vault;
 mod vault_file;
 pub mod wiped;
 
+pub use batch::{BATCH_MAX, GrantTree, SignedTree};
 pub use error::Error;
 pub use life::{LifeCycle, OpenSlot};
 pub use location::{Location, Passphrase};
@@ -41,9 +43,9 @@ pub mod fuzzing {
         crate::vault_file::VaultFile::parse(text)?.encode().ok()
     }
 
-    /// Decodes the decrypted keys of a vault file and encodes them again.
-    pub fn recode_keys(bytes: &[u8]) -> Option<Vec<u8>> {
-        let keys = crate::vault_file::decode_keys(bytes)?;
-        crate::vault_file::encode_keys(&keys).map(|bytes| bytes.to_vec())
+    /// Decodes what a vault file of `format` keeps secret and encodes it again.
+    pub fn recode(format: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+        let stock = crate::vault_file::Stock::decode(format, bytes)?;
+        stock.encode().map(|bytes| bytes.to_vec())
     }
 }

@@ -10,6 +10,7 @@ use modelseal_core::sealed::{Envelope, Header, Slot};
 use modelseal_core::sign::{Publisher, PublisherKey, Signature, TRUSTED_MAX};
 use zeroize::Zeroizing;
 
+use crate::batch::{GrantTree, SignedTree};
 use crate::error::Error;
 use crate::life::LifeCycle;
 use crate::location::{Location, Passphrase};
@@ -111,6 +112,12 @@ pub trait Vault: LifeCycle + Send + Sync {
 
     /// Signs a grant alone: its leaf is the root (FORMAT.md, section 6.5).
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error>;
+
+    /// Signs up to 65,536 grants at once: the root of the tree in which they are leaves.
+    fn sign_grants(&self, tree: GrantTree) -> Result<SignedTree, Error>;
+
+    /// The keys of several devices, each under a version of the fleet key: [`device_key`](Self::device_key) of each.
+    fn device_keys(&self, devices: &[(DeviceId<'_>, u32)]) -> Result<Vec<DeviceKey>, Error>;
 
     /// The key of one device under one version of the fleet key (SP 800-108r1, counter mode, AES-256-CMAC;
     /// FORMAT.md, section 3.3): `device key = K(1) || K(2)`. A retired fleet key makes none.
@@ -300,6 +307,20 @@ impl<B: Backend> Vault for Roles<B> {
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error> {
         let signature = self.sign(&grants_message(&grant.leaf()))?;
         Ok(grant.sign(&PathSignature { signature, siblings: Default::default(), sides: 0 })?)
+    }
+
+    fn sign_grants(&self, tree: GrantTree) -> Result<SignedTree, Error> {
+        let signature = self.sign(&grants_message(&tree.root()))?;
+        Ok(tree.signed(signature))
+    }
+
+    fn device_keys(&self, devices: &[(DeviceId<'_>, u32)]) -> Result<Vec<DeviceKey>, Error> {
+        // Roomy enough from the start: a buffer that grew would leave keys in memory that was given back.
+        let mut keys = Vec::with_capacity(devices.len());
+        for (device, fleet) in devices {
+            keys.push(self.device_key(*device, *fleet)?);
+        }
+        Ok(keys)
     }
 
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {

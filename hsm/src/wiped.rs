@@ -8,6 +8,7 @@ use modelseal_core::sealed::{Envelope, Header, Slot};
 use modelseal_core::sign::{Publisher, PublisherKey};
 use modelseal_core::wipe::on_wiped_stack;
 
+use crate::batch::{GrantTree, SignedTree};
 use crate::error::Error;
 use crate::life::{LifeCycle, OpenSlot};
 use crate::vault::{Algorithm, Finding, Key, Role, Vault};
@@ -51,6 +52,14 @@ impl<V: Vault> Vault for Wiped<V> {
 
     fn sign_grant(&self, grant: &UnsignedGrant) -> Result<GrantBytes, Error> {
         wiped(|| self.0.sign_grant(grant))
+    }
+
+    fn sign_grants(&self, tree: GrantTree) -> Result<SignedTree, Error> {
+        wiped(|| self.0.sign_grants(tree))
+    }
+
+    fn device_keys(&self, devices: &[(DeviceId<'_>, u32)]) -> Result<Vec<DeviceKey>, Error> {
+        wiped(|| self.0.device_keys(devices))
     }
 
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {

@@ -84,6 +84,36 @@ fn a_model_whose_master_key_is_in_a_token_boots() {
     both_suites_and_wrappings_boot(&softhsm::workspace());
 }
 
+/// Of six grants that were signed together, the last two go up alone: their paths are shorter.
+#[test]
+fn a_grant_of_a_batch_boots() {
+    let w = Workspace::new();
+    let model = std::fs::read(WAKE_WORD).unwrap();
+    enrol(&w);
+    for id in ["a", "b", "c", "z0", "z1"] {
+        w.device_ok(&["device", "keygen", id, "--identity-out", id, "--public-out", "pem"]);
+        w.ok(&["device", "enroll", id, "--line", "wake-word", "--public-key", "pem", "--identity-out", id]);
+    }
+    seal(&w, WAKE_WORD, "sealed", "wake-word", "3", SUITES[1]);
+    let granted = w.ok(&["grant", "sealed", "--all", "-o", "grants"]);
+    assert_eq!((&granted["made"], &granted["signatures"]), (&7.into(), &1.into()), "{granted}");
+    for device in ["own", "z1", "derived"] {
+        let grant = format!("grants/{device}.grant");
+        assert_eq!(
+            boot(&w, "sealed", &grant, device, &["--line", "wake-word"]),
+            opened(3, &model),
+            "{device}"
+        );
+    }
+    // The path is what the signature is over.
+    let mut changed = w.read("grants/own.grant");
+    let sibling = changed.len() - 10;
+    changed[sibling] ^= 1;
+    w.write("changed", changed);
+    let verdict = boot(&w, "sealed", "changed", "own", &["--line", "wake-word"]);
+    assert_eq!(verdict, refused(331, "GrantSignature"));
+}
+
 #[test]
 fn the_floor_stays_in_the_eeprom() {
     let w = Workspace::new();

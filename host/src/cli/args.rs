@@ -74,9 +74,9 @@ pub(super) enum Command {
         after_help = "Example:\n  modelseal open wake.sealed -o wake.tflite\n  modelseal open wake.sealed -o - --grant kitchen.grant --identity kitchen.identity | run-model"
     )]
     Open(OpenArgs),
-    /// Grant a sealed model to an enrolled device
+    /// Grant a sealed model to an enrolled device, or to many
     #[command(
-        after_help = "Example:\n  modelseal grant wake.sealed --device kitchen-7 -o kitchen.grant --not-before 2026-01-01T00:00:00Z --not-after 2027-01-01T00:00:00Z"
+        after_help = "To many devices it can be run again after it was stopped: grants that are there already are kept.\n\nExample:\n  modelseal grant wake.sealed --device kitchen-7 -o kitchen.grant --not-before 2026-01-01T00:00:00Z --not-after 2027-01-01T00:00:00Z\n  modelseal grant wake.sealed --all -o grants\n  grep ^kitchen- ids | modelseal grant wake.sealed --devices - -o grants"
     )]
     Grant(GrantArgs),
     /// Move sealed models to the newest master key, in place
@@ -272,15 +272,30 @@ pub(super) struct OpenArgs {
 }
 
 #[derive(ClapArgs)]
+#[command(group(ArgGroup::new("recipients").required(true).args(["device", "devices", "all"])))]
 pub(super) struct GrantArgs {
     /// The sealed model
     pub(super) sealed: PathBuf,
     /// The enrolled device
     #[arg(long, value_name = "ID")]
-    pub(super) device: String,
-    /// Where the grant goes
-    #[arg(short, long, value_name = "FILE")]
+    pub(super) device: Option<String>,
+    /// The enrolled devices whose ids this file lists, one a line; - for standard input
+    ///
+    /// Empty lines and what follows a # don't count.
+    #[arg(long, value_name = "FILE")]
+    pub(super) devices: Option<PathBuf>,
+    /// All devices that are enrolled for the model's line
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Where the grant goes; with --devices or --all a folder, for files named ID.grant
+    #[arg(short, long, value_name = "PATH")]
     pub(super) output: PathBuf,
+    /// Make all grants anew, those that are in the folder already, too
+    ///
+    /// Without it, a grant is kept that is whole and says the same: this model, device, floor and validity. The
+    /// publisher's signature of one for an X25519 key is checked; one for a device key is known by what it says.
+    #[arg(long, conflicts_with = "device")]
+    pub(super) fresh: bool,
     /// The first moment at which it is good: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME", requires = "not_after")]
     pub(super) not_before: Option<String>,

@@ -133,10 +133,19 @@ impl<'a> Context<'a> {
 
     /// Shows progress with throughput on a terminal, nothing elsewhere.
     pub(super) fn progress(&self, what: &'static str, length: u64) -> ProgressBar {
+        let style = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+        self.bar(what, length, style)
+    }
+
+    /// The same for things that are counted.
+    pub(super) fn progress_of(&self, what: &'static str, count: u64) -> ProgressBar {
+        self.bar(what, count, "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}")
+    }
+
+    fn bar(&self, what: &'static str, length: u64, style: &str) -> ProgressBar {
         if self.global.quiet || self.global.json || !std::io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let style = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
         let bar = ProgressBar::new(length).with_message(what);
         match ProgressStyle::with_template(style) {
             Ok(style) => bar.with_style(style),

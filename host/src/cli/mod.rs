@@ -1,10 +1,11 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
-//! stand in `models`, `inspect`, `devices`, `keys`, `life` and `demo`.
+//! stand in `models`, `fleet`, `inspect`, `devices`, `keys`, `life` and `demo`.
 
 mod args;
 mod context;
 mod demo;
 mod devices;
+mod fleet;
 mod inspect;
 mod keys;
 mod life;

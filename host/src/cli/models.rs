@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::args::{GrantArgs, OpenArgs, ResealArgs, SealArgs, VerifyArgs};
 use super::context::{Context, now};
+use super::fleet;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::grant::Limits;
@@ -316,8 +317,15 @@ fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result
 }
 
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
-    let id = DeviceId::new(&args.device).map_err(|error| Error::from(error).as_usage())?;
     let limits = Limits { validity: validity(args)?, floor: args.floor };
+    match &args.device {
+        Some(device) => grant_to_one(args, device, limits, context),
+        None => fleet::grant(args, limits, context),
+    }
+}
+
+fn grant_to_one(args: &GrantArgs, device: &str, limits: Limits, context: &Context<'_>) -> Result<()> {
+    let id = DeviceId::new(device).map_err(|error| Error::from(error).as_usage())?;
     context.protect(&args.output, &[&args.sealed])?;
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
@@ -331,12 +339,7 @@ pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     });
     let header = sealed.header()?;
     let subject = &header.manifest().subject;
-    let bytes = bytes.map_err(|error| match error.name() {
-        Some("FloorAboveVersion") => {
-            Error::usage(error.what(), format!("give --floor at most {}", subject.version))
-        }
-        _ => error,
-    })?;
+    let bytes = bytes.map_err(|error| explain_floor(error, subject.version))?;
     files::write(&args.output, &bytes, Access::Public, Existing::Replace)?;
     let object = json!({
         "grant": args.output,
@@ -354,6 +357,14 @@ pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
         args.output.display()
     );
     context.show(&object, &text)
+}
+
+/// The floor came from the command line.
+pub(super) fn explain_floor(error: Error, version: u64) -> Error {
+    match error.name() {
+        Some("FloorAboveVersion") => Error::usage(error.what(), format!("give --floor at most {version}")),
+        _ => error,
+    }
 }
 
 fn validity(args: &GrantArgs) -> Result<Option<Validity>> {

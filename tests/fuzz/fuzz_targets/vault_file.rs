@@ -3,14 +3,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use modelseal_fuzz::vault::{cost, file, genuine_keys, keys_of, open};
-use modelseal_hsm::fuzzing::{recode_keys, rewrite};
+use modelseal_fuzz::vault::{FORMATS, cost, file, genuine_keys, keys_of, open};
+use modelseal_hsm::fuzzing::{recode, rewrite};
 
 fuzz_target!(|bytes: &[u8]| {
     as_file(bytes);
-    let keys = recode_keys(bytes);
-    assert!(keys.as_ref().is_none_or(|keys| keys == bytes));
-    assert_eq!(open(&file(bytes)).is_ok(), keys.is_some());
+    for format in FORMATS {
+        let keys = recode(format, bytes);
+        assert!(keys.as_ref().is_none_or(|keys| keys == bytes));
+        assert_eq!(open(&file(format, bytes)).is_ok(), keys.is_some());
+    }
 });
 
 fn as_file(text: &[u8]) {
@@ -25,6 +27,6 @@ fn as_file(text: &[u8]) {
     if memory_kib * passes <= 128
         && let Ok(vault) = open(text)
     {
-        assert_eq!(keys_of(&*vault), keys_of(&*open(&file(&genuine_keys())).unwrap()));
+        assert_eq!(keys_of(&*vault), keys_of(&*open(&file(FORMATS[0], &genuine_keys())).unwrap()));
     }
 }

@@ -12,8 +12,11 @@ const PASSPHRASE: &str = "fuzzing";
 const SALT: [u8; 16] = [5; 16];
 const NONCE: [u8; 12] = [6; 12];
 
+/// The formats of vault files: without retired keys, and with some.
+pub const FORMATS: [&str; 2] = ["modelseal vault 1", "modelseal vault 2"];
+
 /// A vault file that holds `keys`, which are whatever they are.
-pub fn file(keys: &[u8]) -> Vec<u8> {
+pub fn file(format: &str, keys: &[u8]) -> Vec<u8> {
     static CIPHER: OnceLock<Aes256Gcm> = OnceLock::new();
     let cipher = CIPHER.get_or_init(|| {
         let mut key = [0; 32];
@@ -24,11 +27,11 @@ pub fn file(keys: &[u8]) -> Vec<u8> {
     });
     let mut encrypted = keys.to_vec();
     let buffer = encrypted.as_mut_slice().into();
-    let tag = cipher.encrypt_inout_detached(&NONCE.into(), b"modelseal vault 1", buffer).unwrap();
+    let tag = cipher.encrypt_inout_detached(&NONCE.into(), format.as_bytes(), buffer).unwrap();
     encrypted.extend(tag);
     let kdf = serde_json::json!({ "memory_kib": 8, "passes": 1, "lanes": 1, "salt": hex::encode(SALT) });
     let file = serde_json::json!({
-        "format": "modelseal vault 1", "kdf": kdf, "nonce": hex::encode(NONCE), "keys": hex::encode(encrypted),
+        "format": format, "kdf": kdf, "nonce": hex::encode(NONCE), "keys": hex::encode(encrypted),
     });
     serde_json::to_vec_pretty(&file).unwrap()
 }

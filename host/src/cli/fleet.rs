@@ -1,0 +1,174 @@
+//! `grant` to many devices.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use modelseal_core::grant::DeviceId;
+use modelseal_hsm::wiped::wiped;
+use serde_json::json;
+
+use super::args::GrantArgs;
+use super::context::Context;
+use super::models::explain_floor;
+use crate::error::{Code, Error, Result};
+use crate::files;
+use crate::fleet::{Fleet, Granted, Recipient};
+use crate::folder::Folder;
+use crate::grant::Limits;
+use crate::open::SealedFile;
+use crate::registry::{Device, Registry};
+
+/// Ten million ids, each as long as can be.
+const LIST_MAX: u64 = 10_000_000 * 34;
+/// Most ids that a message names.
+const NAMED_MAX: usize = 5;
+
+pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> Result<()> {
+    let path = context.registry()?;
+    let registry = Registry::require(&path)?;
+    let sealed = SealedFile::open(&args.sealed)?;
+    let header = sealed.header()?;
+    let subject = &header.manifest().subject;
+    let list = args.devices.as_deref().map(read_list).transpose()?;
+    let (recipients, left_out) = match &list {
+        Some(list) => (listed(list, &registry, subject.line)?, Vec::new()),
+        None => all(&registry, subject.line)?,
+    };
+    let vault = context.vault()?;
+    let publisher = vault.publisher()?;
+    registry.require_publisher(&path, &publisher)?;
+    let inputs: Vec<_> =
+        [Some(args.sealed.as_path()), args.devices.as_deref(), Some(&path)].into_iter().flatten().collect();
+    let folder = Folder::new(&args.output, &inputs, (!args.fresh).then_some(publisher))?;
+    folder.require_distinct(&recipients)?;
+    let (bar, begun) = (context.progress_of("granting", recipients.len() as u64), Instant::now());
+    let granted = wiped(|| {
+        let content = sealed.unwrap_by_vault(&*vault, None)?;
+        let fleet = Fleet { vault: &*vault, content: &content, limits, store: &folder };
+        fleet.grant(&recipients, &|done| bar.set_position(done))
+    });
+    bar.finish_and_clear();
+    let granted = granted.map_err(|error| explain_floor(error, subject.version))?;
+    let object = json!({
+        "grants": args.output,
+        "model": header.id().to_string(),
+        "line": subject.line,
+        "version": subject.version,
+        "floor": limits.floor.unwrap_or(subject.version),
+        "made": granted.made,
+        "kept": granted.kept,
+        "left_out": left_out.len(),
+        "left_out_devices": left_out,
+        "signatures": granted.signatures,
+        "seconds": begun.elapsed().as_secs_f64(),
+    });
+    let mut text = said(granted, &format!("{} version {}", subject.line, subject.version), &args.output);
+    if !left_out.is_empty() {
+        text.push_str(&format!("\nleft out {}, not enrolled for {}", some_of(&left_out), subject.line));
+    }
+    context.show(&object, &text)
+}
+
+fn said(granted: Granted, model: &str, dir: &Path) -> String {
+    let Granted { made, kept, signatures } = granted;
+    let total = made + kept;
+    let total = if total == 1 { "1 device".into() } else { format!("{total} devices") };
+    let signatures = if signatures == 1 { "1 signature".into() } else { format!("{signatures} signatures") };
+    format!("granted {model} to {total} in {}: kept {kept}, made {made} with {signatures}", dir.display())
+}
+
+/// All that are enrolled for the line, and the others' ids.
+fn all<'a>(registry: &'a Registry, line: &str) -> Result<(Vec<Recipient<'a>>, Vec<&'a str>)> {
+    let (mut recipients, mut left_out) = (Vec::new(), Vec::new());
+    for (id, device) in registry.devices() {
+        if device.is_for(line) {
+            recipients.push((DeviceId::new(id)?, device));
+        } else {
+            left_out.push(id.as_str());
+        }
+    }
+    if recipients.is_empty() {
+        let what = format!("no device is enrolled for the line {line}");
+        return Err(Error::new(Code::Refused, what, "see `modelseal device list`"));
+    }
+    Ok((recipients, left_out))
+}
+
+fn read_list(path: &Path) -> Result<String> {
+    let bytes = if path.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().take(LIST_MAX).read_to_end(&mut bytes);
+        read.map_err(|error| Error::io(path, &error))?;
+        bytes
+    } else {
+        files::read(path, LIST_MAX)?
+    };
+    String::from_utf8(bytes).map_err(|_| Error::usage("the list of devices isn't text", HINT).about(path))
+}
+
+const HINT: &str = "list ids of enrolled devices, one a line, each once";
+
+/// The listed devices, of which all must be enrolled, and for the line: nothing is granted before that is known.
+fn listed<'a>(list: &'a str, registry: &'a Registry, line: &str) -> Result<Vec<Recipient<'a>>> {
+    let ids = list.lines().map(|line| line.split_once('#').map_or(line, |(id, _)| id).trim());
+    let (mut seen, mut problems) = (BTreeMap::new(), Problems::default());
+    for id in ids.filter(|id| !id.is_empty()) {
+        match (DeviceId::new(id), registry.devices().get(id)) {
+            (Err(_), _) => problems.malformed.push(id),
+            (Ok(_), None) => problems.unknown.push(id),
+            (Ok(_), Some(device)) if !device.is_for(line) => problems.other_line.push(id),
+            (Ok(known), Some(device)) => {
+                let known: (DeviceId<'a>, &'a Device) = (known, device);
+                if seen.insert(id, known).is_some() {
+                    problems.twice.push(id);
+                }
+            }
+        }
+    }
+    problems.none(line)?;
+    if seen.is_empty() {
+        return Err(Error::usage("the list names no device", HINT));
+    }
+    Ok(seen.into_values().collect())
+}
+
+/// Ids that can't be granted to.
+#[derive(Default)]
+struct Problems<'a> {
+    malformed: Vec<&'a str>,
+    twice: Vec<&'a str>,
+    unknown: Vec<&'a str>,
+    other_line: Vec<&'a str>,
+}
+
+impl Problems<'_> {
+    fn none(&self, line: &str) -> Result<()> {
+        let kinds = [
+            (&self.malformed, String::from("not a device id: ")),
+            (&self.twice, "listed twice: ".into()),
+            (&self.unknown, "not enrolled: ".into()),
+            (&self.other_line, format!("not enrolled for the line {line}: ")),
+        ];
+        let said = kinds.iter().filter(|(ids, _)| !ids.is_empty());
+        let said: Vec<_> = said.map(|(ids, what)| format!("{what}{}", some_of(ids))).collect();
+        if said.is_empty() {
+            return Ok(());
+        }
+        let refused = self.malformed.is_empty() && self.twice.is_empty();
+        let code = if refused { Code::Refused } else { Code::Usage };
+        let hint =
+            if refused { "enrol them, or take them off the list: see `modelseal device list`" } else { HINT };
+        Err(Error::new(code, said.join("; "), hint))
+    }
+}
+
+/// A few of the ids, and how many others there are.
+fn some_of(ids: &[&str]) -> String {
+    let named = ids.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    match ids.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        others => format!("{named} and {others} more"),
+    }
+}
