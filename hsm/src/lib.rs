@@ -16,10 +16,12 @@
 //! own publisher key signed; device keys; signatures; public keys.
 //!
 //! In reading order: [`vault`], the trait and what it promises; [`location`], which vault; `software`,
-//! with `vault_file`, and `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
+//! with `vault_file`, and `pkcs11`, the two kinds; `observed`, what is told of each use of a key; [`mod@wiped`], what
+//! stays on the stack; [`error`].
 
 pub mod error;
 pub mod location;
+mod observed;
 mod pkcs11;
 mod software;
 pub mod vault;
@@ -28,4 +30,7 @@ pub mod wiped;
 
 pub use error::Error;
 pub use location::{Location, Passphrase};
+pub use pkcs11::is_stuck;
+#[doc(hidden)]
+pub use pkcs11::modules;
 pub use vault::{Algorithm, Finding, Key, Role, Vault, create, open};

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::location::{Location, Passphrase};
+use crate::observed::Observed;
 use crate::wiped::{Wiped, wiped};
 use crate::{pkcs11, software};
 
@@ -125,9 +126,9 @@ pub fn open(location: &Location, ask: Ask<'_>) -> Result<Box<dyn Vault>, Error> 
         Location::File(path) if !path.exists() => Err(Error::Missing(path.display().to_string())),
         Location::File(path) => {
             let passphrase = ask()?;
-            Ok(Box::new(Wiped(Roles(wiped(|| software::open(path, &passphrase))?))))
+            Ok(Box::new(Wiped(Roles(Observed(wiped(|| software::open(path, &passphrase))?)))))
         }
-        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(wiped(|| pkcs11::open(uri, ask))?)))),
+        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(Observed(wiped(|| pkcs11::open(uri, ask))?))))),
     }
 }
 
@@ -143,9 +144,11 @@ pub fn create(
         Location::File(path) => {
             let algorithm = publisher.unwrap_or(Algorithm::Ed25519);
             let passphrase = ask()?;
-            Ok(Box::new(Wiped(Roles(wiped(|| software::create(path, algorithm, &passphrase))?))))
+            Ok(Box::new(Wiped(Roles(Observed(wiped(|| software::create(path, algorithm, &passphrase))?)))))
         }
-        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(wiped(|| pkcs11::create(uri, publisher, ask))?)))),
+        Location::Pkcs11(uri) => {
+            Ok(Box::new(Wiped(Roles(Observed(wiped(|| pkcs11::create(uri, publisher, ask))?)))))
+        }
     }
 }
 

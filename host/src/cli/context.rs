@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::{ProgressBar, ProgressStyle};
 use modelseal_hsm::{Location, Passphrase, Vault};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::args::Global;
+use super::secret;
 use crate::error::{Error, Result};
 
 pub(super) struct Context<'a> {
@@ -37,6 +37,11 @@ impl<'a> Context<'a> {
     /// Opens the vault, asking for its passphrase or PIN at most once.
     pub(super) fn vault(&self) -> Result<Box<dyn Vault>> {
         let location = self.location()?;
+        if let Location::Pkcs11(uri) = &location
+            && let Some(source) = &uri.pin_source
+        {
+            secret::warn_of_mode(source, &|text| self.note_text(text));
+        }
         let vault = modelseal_hsm::open(&location, &|| self.ask(&location, false));
         vault.map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
     }
@@ -64,15 +69,14 @@ impl<'a> Context<'a> {
     ) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
         match self.passphrase {
             Some(file) => Passphrase::from_file(file),
-            None => ask(location, new),
+            None => secret::obtain(location, new, &|text| self.note_text(text)),
         }
     }
 
     /// Refuses an output that would replace an input, a file of modelseal's own, or the file that has the
     /// passphrase or PIN.
     pub(super) fn protect(&self, out: &Path, inputs: &[&Path]) -> Result<()> {
-        let variables = ["MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PIN_FILE"].map(std::env::var_os);
-        let mut secrets: Vec<PathBuf> = variables.into_iter().flatten().map(PathBuf::from).collect();
+        let mut secrets = secret::files();
         if let Ok(Location::Pkcs11(uri)) = self.location() {
             secrets.extend(uri.pin_source);
         }
@@ -105,6 +109,13 @@ impl<'a> Context<'a> {
             (true, _) => complain(&object.to_string()),
             (false, true) => {}
             (false, false) => complain(text),
+        }
+    }
+
+    /// Something that a person may want to know meanwhile.
+    pub(super) fn note_text(&self, text: &str) {
+        if self.is_loud() {
+            complain(text);
         }
     }
 
@@ -168,30 +179,4 @@ fn data_dir() -> Result<PathBuf> {
     data.map(|dir| dir.join("modelseal")).ok_or_else(|| {
         Error::usage("there is no home folder to look for a vault in", "give --vault file:PATH")
     })
-}
-
-fn ask(location: &Location, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
-    let (name, file, variable) = match location {
-        Location::File(_) => ("passphrase", "MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PASSPHRASE"),
-        Location::Pkcs11(_) => ("PIN", "MODELSEAL_PIN_FILE", "MODELSEAL_PIN"),
-    };
-    if let Some(path) = std::env::var_os(file).filter(|path| !path.is_empty()) {
-        return Passphrase::from_file(Path::new(&path));
-    }
-    if let Ok(text) = std::env::var(variable) {
-        return Ok(Passphrase::new(Zeroizing::new(text)));
-    }
-    prompt(&format!("{name} of {location}: ")).and_then(|first| {
-        if new && matches!(location, Location::File(_)) {
-            let again = prompt("the same again: ")?;
-            if *again != *first {
-                return Err(modelseal_hsm::Error::PassphrasesDiffer);
-            }
-        }
-        Ok(Passphrase::new(first))
-    })
-}
-
-fn prompt(text: &str) -> std::result::Result<Zeroizing<String>, modelseal_hsm::Error> {
-    rpassword::prompt_password(text).map(Zeroizing::new).map_err(|_| modelseal_hsm::Error::NoPassphrase)
 }

@@ -1,5 +1,6 @@
 //! The first keys of a vault.
 
+use cryptoki::context::Pkcs11;
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
@@ -10,6 +11,7 @@ use super::keys::{Keys, label, lacking};
 use super::session::{Failure, Pool, failed};
 use super::template::{isnt, optional_choices, private, public, secret};
 use crate::error::Error;
+use crate::observed::observe_key;
 use crate::vault::{Algorithm, Role};
 
 const GENERATE: &str = "generating a key";
@@ -31,7 +33,7 @@ pub(super) fn first_keys(pool: &Pool, publisher: Option<Algorithm>) -> Result<()
 
 /// The algorithms to try for the publisher key, after all that the other keys need has been found.
 fn available(pool: &Pool, publisher: Option<Algorithm>) -> Result<Vec<Algorithm>, Error> {
-    let mechanisms = pool.module.context.get_mechanism_list(pool.slot);
+    let mechanisms = pool.ask(Pkcs11::get_mechanism_list)?;
     let mechanisms = mechanisms.map_err(|error| failed("listing the mechanisms")(error).error)?;
     let need = |mechanism: MechanismType, operation: &'static str| {
         if mechanisms.contains(&mechanism) { Ok(()) } else { Err(Error::Unavailable(operation)) }
@@ -58,11 +60,19 @@ struct Made<'a> {
 
 impl Made<'_> {
     fn all(&mut self, publishers: &[Algorithm]) -> Result<(), Failure> {
-        self.secret(Role::Master)?;
-        self.secret(Role::Fleet)?;
-        self.publisher(publishers)?;
+        self.observed(Role::Master, |made| made.secret(Role::Master))?;
+        self.observed(Role::Fleet, |made| made.secret(Role::Fleet))?;
+        self.observed(Role::Publisher, |made| made.publisher(publishers))?;
         let keys = Keys::read(self.session)?;
         Role::ALL.into_iter().try_for_each(|role| require_made_inside(self.session, &keys, role))
+    }
+
+    fn observed(
+        &mut self,
+        role: Role,
+        make: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Error> {
+        observe_key("generate", role, FIRST, || make(self).map_err(|failure| failure.error))
     }
 
     fn secret(&mut self, role: Role) -> Result<(), Failure> {
