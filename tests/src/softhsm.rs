@@ -29,11 +29,21 @@ pub fn workspace() -> Workspace {
     workspace
 }
 
+/// SoftHSM's library.
+pub fn module() -> &'static str {
+    MODULES.iter().find(|path| Path::new(path).exists()).expect(MISSING)
+}
+
 /// Makes one more token, and gives its URI.
 pub fn add_token(workspace: &Workspace, label: &str) -> String {
-    let module = MODULES.iter().find(|path| Path::new(path).exists()).expect(MISSING);
+    add_token_with_pin(workspace, label, PIN)
+}
+
+/// The same with another PIN, which isn't in the file `pin`.
+pub fn add_token_with_pin(workspace: &Workspace, label: &str, pin: &str) -> String {
+    let module = module();
     let made = Command::new("softhsm2-util")
-        .args(["--init-token", "--free", "--label", label, "--so-pin", "31415926", "--pin", PIN])
+        .args(["--init-token", "--free", "--label", label, "--so-pin", "31415926", "--pin", pin])
         .env("SOFTHSM2_CONF", workspace.path("softhsm2.conf"))
         .output()
         .expect(MISSING);

@@ -33,9 +33,8 @@ struct Silence {
 impl Silence {
     fn begin(terminal: &File) -> io::Result<Self> {
         let before = tcgetattr(terminal)?;
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
-        let silence =
-            Self { terminal: terminal.try_clone()?, before: before.clone(), signals: signals.handle() };
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT])?;
+        let silence = Self { terminal: terminal.try_clone()?, before: before.clone() };
         let (shown, restored) = (before.clone(), terminal.try_clone()?);
         // For as long as the process lives: without it, these signals would be ignored from then on.
         std::thread::Builder::new().spawn(move || {
