@@ -199,7 +199,9 @@ pub fn lock(path: &Path) -> Result<File> {
     let file = file.map_err(|error| Error::io(&path, &error))?;
     for tried in 0..LOCK_TRIES {
         if tried == LOCK_TRIES_IN_SILENCE && TELL_OF_WAITING.load(Ordering::Relaxed) {
-            let _ = writeln!(io::stderr(), "waiting for another modelseal, which holds {}", path.display());
+            // In one piece, for others may write there, too.
+            let text = format!("waiting for another modelseal, which holds {}\n", path.display());
+            let _ = io::stderr().write_all(text.as_bytes());
         }
         match file.try_lock() {
             Ok(()) => return Ok(file),

@@ -140,11 +140,13 @@ forward! {
     C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, data: CK_VOID_PTR, notify: CK_NOTIFY, session: CK_SESSION_HANDLE_PTR);
     C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: CK_UTF8CHAR_PTR, len: CK_ULONG);
     C_FindObjectsInit(session: CK_SESSION_HANDLE, template: CK_ATTRIBUTE_PTR, len: CK_ULONG);
+    C_EncryptInit(session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR, key: CK_OBJECT_HANDLE);
     C_Encrypt(session: CK_SESSION_HANDLE, from: CK_BYTE_PTR, len: CK_ULONG, to: CK_BYTE_PTR, room: CK_ULONG_PTR) ends(session, from, len);
     C_DecryptInit(session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR, key: CK_OBJECT_HANDLE);
     C_Decrypt(session: CK_SESSION_HANDLE, from: CK_BYTE_PTR, len: CK_ULONG, to: CK_BYTE_PTR, room: CK_ULONG_PTR) ends(session, from, len);
     C_SignInit(session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR, key: CK_OBJECT_HANDLE);
     C_Sign(session: CK_SESSION_HANDLE, from: CK_BYTE_PTR, len: CK_ULONG, to: CK_BYTE_PTR, room: CK_ULONG_PTR) ends(session, from, len);
+    C_GenerateKeyPair(session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR, public: CK_ATTRIBUTE_PTR, public_len: CK_ULONG, private: CK_ATTRIBUTE_PTR, private_len: CK_ULONG, public_key: CK_OBJECT_HANDLE_PTR, private_key: CK_OBJECT_HANDLE_PTR);
     C_GenerateKey(session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR, template: CK_ATTRIBUTE_PTR, len: CK_ULONG, key: CK_OBJECT_HANDLE_PTR);
 }
 

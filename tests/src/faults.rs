@@ -10,8 +10,15 @@ use crate::workspace::Workspace;
 
 /// A workspace whose vault is in such a token, made already.
 pub fn workspace() -> Workspace {
-    let mut w = softhsm::workspace();
+    let w = empty_workspace();
     w.ok(&["init"]);
+    calls(&w, &[]);
+    w
+}
+
+/// The same without keys yet.
+pub fn empty_workspace() -> Workspace {
+    let mut w = softhsm::workspace();
     w.set("SHIM_MODULE", softhsm::module());
     // By these names no change that the program makes.
     w.set("SHIM_FAULTS", w.path("faults.lock"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, write_private};
 
 const MODULES: [&str; 4] = [
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -23,7 +23,7 @@ pub fn workspace() -> Workspace {
     std::fs::create_dir(&tokens).unwrap();
     workspace.write("softhsm2.conf", format!("directories.tokendir = {}\n", tokens.display()));
     workspace.set("SOFTHSM2_CONF", conf);
-    workspace.write("pin", PIN);
+    write_private(&workspace.path("pin"), PIN);
     let uri = add_token(&workspace, "models");
     workspace.set("MODELSEAL_VAULT", uri);
     workspace

@@ -219,7 +219,9 @@ fn fewer_sessions_than_threads_are_shared() {
     let w = workspace();
     set(&w, "C_OpenSession 0xb1 after 2");
     let mut user = self::user(&w);
-    assert_eq!(user.does("derive 800"), key.replace(&key, &user.does("derive")));
+    let key = user.does("derive");
+    assert!(key.starts_with("ok "), "{key}");
+    assert_eq!(user.does("derive 800"), key);
     user.ends();
 }
 
@@ -232,9 +234,7 @@ fn a_token_without_a_session_says_so() {
         refusal.message.contains("no session left") && refusal.hint.contains("other programs"),
         "{refusal:?}"
     );
-    // Free again while it is tried.
-    set(&w, "C_OpenSession 0xb1");
-    w.refused(5, &SEAL);
+    // Some tokens notice only when it is used, and some programs end meanwhile.
     set(&w, "C_Encrypt 0xb1 2");
     w.ok(&SEAL);
 }

@@ -53,7 +53,7 @@ pub(super) struct Global {
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
     /// Show each use of a vault's key on standard error: operation, key, duration, outcome; never a secret
-    #[arg(long, global = true)]
+    #[arg(long, global = true, env = "MODELSEAL_TRACE", value_parser = clap::builder::FalseyValueParser::new())]
     pub(super) trace: bool,
 }
 

@@ -153,7 +153,7 @@ pub(super) fn report_json(error: &Error) {
 
 /// To standard error. Where even that is full, the exit code still says it.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 pub(super) fn print(text: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use modelseal_core::sealed::Slot;
 use modelseal_core::sign::{PublisherKey, Signature};
-use tracing::{Span, dispatcher};
+use tracing::dispatcher;
 use zeroize::Zeroizing;
 
 use super::backend::{CMAC, DECRYPT, ENCRYPT, SIGN, Token};
@@ -137,9 +137,10 @@ fn job<T: Send + 'static>(
     state: Arc<AtomicU8>,
 ) -> (Job, Receiver<Result<T, Error>>) {
     let (send, answer) = sync_channel(1);
-    let (span, subscriber) = (Span::current(), dispatcher::get_default(Clone::clone));
+    // Not the span: it would end when the thread does, and not with the caller's operation.
+    let subscriber = dispatcher::get_default(Clone::clone);
     let job = Box::new(move || {
-        let done = dispatcher::with_default(&subscriber, || span.in_scope(|| wiped(work)));
+        let done = dispatcher::with_default(&subscriber, || wiped(work));
         if state.swap(ANSWERED, Ordering::SeqCst) == GIVEN_UP {
             STUCK.fetch_sub(1, Ordering::SeqCst);
         }

@@ -8,6 +8,7 @@ use std::io::BufRead;
 use cryptoki::context::Pkcs11;
 use cryptoki::object::Attribute;
 use cryptoki::session::{Session, UserType};
+use modelseal::open::SealedFile;
 use modelseal_core::grant::DeviceId;
 use modelseal_hsm::{Error, Location, Vault};
 
@@ -22,6 +23,7 @@ fn main() {
             ["derive"] => say(derive(first())),
             ["derive", "by", n] => say(derive(&*vaults[n.parse::<usize>().unwrap()])),
             ["derive", n] => say(derive_often(first(), n.parse().unwrap())),
+            ["content", "key", sealed] => say(content_key(first(), sealed)),
             ["keys"] => say(first().keys().map(|keys| keys.len().to_string())),
             ["open"] => say(open().map(|vault| {
                 vaults.push(vault);
@@ -72,6 +74,13 @@ fn say(done: Result<String, Error>) {
 fn derive(vault: &dyn Vault) -> Result<String, Error> {
     let key = vault.device_key(DeviceId::new("one")?, 1)?;
     Ok(blake3::hash(key.expose_to_factory()).to_hex().to_string())
+}
+
+/// The secret itself, for tests that look for it elsewhere.
+fn content_key(vault: &dyn Vault, sealed: &str) -> Result<String, Error> {
+    let sealed = SealedFile::open(sealed.as_ref()).unwrap();
+    let unwrapped = sealed.unwrap_by_vault(vault, None).unwrap();
+    Ok(hex::encode(unwrapped.content_key().expose_to_vault()))
 }
 
 fn derive_often(vault: &dyn Vault, n: usize) -> Result<String, Error> {
