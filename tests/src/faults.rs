@@ -45,7 +45,8 @@ pub fn calls(w: &Workspace, functions: &[&str]) -> Vec<usize> {
     functions.iter().map(|function| log.lines().filter(|line| line == function).count()).collect()
 }
 
-fn shim() -> PathBuf {
+/// The library in front.
+pub fn shim() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(std::path::Path::parent).unwrap();
     let shim = folder.join(format!("examples/libshim{}", std::env::consts::DLL_SUFFIX));
