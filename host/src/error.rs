@@ -181,7 +181,7 @@ impl From<modelseal_hsm::Error> for Error {
                 "give --vault file:PATH or pkcs11:token=LABEL?module-path=LIBRARY&pin-source=FILE",
             ),
             E::NoPassphrase => {
-                let hint = "set MODELSEAL_PASSPHRASE_FILE or MODELSEAL_PASSPHRASE, name a pin-source, or run it on a terminal";
+                let hint = "set MODELSEAL_PASSPHRASE_FILE or MODELSEAL_PASSPHRASE, for a token MODELSEAL_PIN_FILE or MODELSEAL_PIN or pin-source; or run it on a terminal";
                 (Code::Vault, hint)
             }
             E::PassphrasesDiffer => (Code::Vault, "type the same passphrase twice"),
@@ -224,6 +224,14 @@ impl From<modelseal_hsm::Error> for Error {
             ),
             E::Unavailable(_) => (Code::Vault, "use a token that has the mechanism"),
             E::Failed(..) => (Code::Vault, "check the token, then try again"),
+            E::NoAnswer(..) => (
+                Code::Vault,
+                "check the token and its connection, then try again; MODELSEAL_TOKEN_TIMEOUT=SECONDS waits longer",
+            ),
+            E::Sessions => (Code::Vault, "end the other programs that use the token, or try again later"),
+            E::Forked => (Code::Vault, "open the vault in the process that uses it"),
+            E::Timeout => (Code::Usage, "set it to a number such as 30, or unset it"),
+            E::NotUtf8(_) => (Code::Vault, "set it anew, or name a file instead"),
             E::BadSignature => {
                 (Code::Vault, "run `modelseal key check`; don't use this vault until it passes")
             }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
@@ -233,7 +234,12 @@ pub fn lock(path: &Path) -> Result<File> {
 
 /// Holds `file` itself, which is at `path`, against other processes that do the same, until it is closed.
 pub fn hold(file: &File, path: &Path) -> Result<()> {
-    for _ in 0..LOCK_TRIES {
+    for tried in 0..LOCK_TRIES {
+        if tried == LOCK_TRIES_IN_SILENCE && TELL_OF_WAITING.load(Ordering::Relaxed) {
+            // In one piece, for others may write there, too.
+            let text = format!("waiting for another modelseal, which holds {}\n", path.display());
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
@@ -244,8 +250,17 @@ pub fn hold(file: &File, path: &Path) -> Result<()> {
     Err(Error::new(Code::Io, what, "wait until the other modelseal has ended, then try again"))
 }
 
+/// From now on, whoever waits for a lock for long is told on standard error. A library says nothing by itself.
+pub(crate) fn tell_of_waiting() {
+    TELL_OF_WAITING.store(true, Ordering::Relaxed);
+}
+
+static TELL_OF_WAITING: AtomicBool = AtomicBool::new(false);
+
 /// Half a minute in all: nobody holds a lock for longer than one file takes to write.
 const LOCK_TRIES: u32 = 600;
+/// A second.
+const LOCK_TRIES_IN_SILENCE: u32 = 20;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// `path` with `suffix` appended to its name.

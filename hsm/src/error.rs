@@ -55,6 +55,16 @@ pub enum Error {
     Unavailable(&'static str),
     /// The token failed: the operation, and the token's own code.
     Failed(&'static str, String),
+    /// The token doesn't answer: the operation, and after how many seconds it was given up.
+    NoAnswer(&'static str, u64),
+    /// The token has no session left for us.
+    Sessions,
+    /// The vault was opened before this process was forked from another.
+    Forked,
+    /// MODELSEAL_TOKEN_TIMEOUT isn't one.
+    Timeout,
+    /// A variable of the environment isn't UTF-8: its name.
+    NotUtf8(&'static str),
     /// The token signed with another key than it shows, or wrongly.
     BadSignature,
     /// A key slot isn't one that the master key made.
@@ -67,6 +77,18 @@ pub enum Error {
     Memory,
     /// The system has no randomness to give.
     Random,
+}
+
+impl Error {
+    /// The variant's name, or the format's own name for the failure.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Core(error) => error.name().into(),
+            other => {
+                format!("{other:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().into()
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Error {
@@ -120,6 +142,17 @@ impl std::fmt::Display for Error {
             }
             Self::Unavailable(operation) => write!(f, "the token can't do this: {operation}"),
             Self::Failed(operation, code) => write!(f, "the token failed at {operation}: {code}"),
+            Self::NoAnswer(operation, seconds) => {
+                write!(f, "the token gave no answer within {seconds} s at {operation}")
+            }
+            Self::Sessions => f.write_str("the token has no session left: other programs use them all"),
+            Self::Forked => {
+                f.write_str("the vault was opened before this process was forked; open it again in here")
+            }
+            Self::Timeout => {
+                f.write_str("MODELSEAL_TOKEN_TIMEOUT isn't a number of seconds between 1 and 3600")
+            }
+            Self::NotUtf8(variable) => write!(f, "{variable} isn't UTF-8"),
             Self::BadSignature => {
                 f.write_str("the vault's signature doesn't verify under its own public key")
             }

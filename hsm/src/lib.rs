@@ -16,13 +16,14 @@
 //! own publisher key signed; device keys; signatures; public keys.
 //!
 //! In reading order: [`vault`], the trait and what it promises; [`life`], how keys come and go; [`batch`], many grants
-//! under one signature; [`location`], which vault; `software`,
-//! with `vault_file`, and `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
+//! under one signature; [`location`], which vault; `software`, with `vault_file`, and `pkcs11`, the two kinds;
+//! `observed`, what is told of each use of a key; [`mod@wiped`], what stays on the stack; [`error`].
 
 pub mod batch;
 pub mod error;
 pub mod life;
 pub mod location;
+mod observed;
 mod pkcs11;
 mod software;
 pub mod vault;
@@ -33,6 +34,9 @@ pub use batch::{BATCH_MAX, GrantTree, SignedTree};
 pub use error::Error;
 pub use life::{LifeCycle, OpenSlot};
 pub use location::{Location, Passphrase};
+pub use pkcs11::is_stuck;
+#[doc(hidden)]
+pub use pkcs11::modules;
 pub use vault::{Algorithm, Finding, Key, Role, Vault, backup, create, open, restore};
 
 /// What `tests/fuzz` reaches besides the public API; it alone builds with `--cfg fuzzing`.

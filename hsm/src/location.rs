@@ -76,7 +76,12 @@ impl Pkcs11Uri {
             serial: uri.serial().map(decode).transpose()?,
             manufacturer: uri.manufacturer().map(decode).transpose()?,
             module: uri.module_path().map(decode).transpose()?.map(Into::into),
-            pin_source: uri.pin_source().map(decode).transpose()?.map(|source| source_path(&source)),
+            pin_source: uri
+                .pin_source()
+                .map(decode)
+                .transpose()?
+                .map(|source| source_path(&source))
+                .transpose()?,
         };
         if parsed.token.is_none() && parsed.serial.is_none() && parsed.manufacturer.is_none() {
             return Err(Error::Location("the pkcs11: URI names no token; add token=LABEL"));
@@ -95,10 +100,22 @@ fn decode(value: &str) -> Result<String, Error> {
     decoded.map(Into::into).map_err(|_| Error::Location("the pkcs11: URI isn't UTF-8"))
 }
 
-/// RFC 7512, section 2.4: an absolute path, or a `file:` URI.
-fn source_path(source: &str) -> PathBuf {
-    let path = source.strip_prefix("file://").or_else(|| source.strip_prefix("file:")).unwrap_or(source);
-    Path::new(path).to_owned()
+/// RFC 7512, section 2.4: a `file:` URI, whose path is absolute, or a path. `|program` is refused: whoever sets the
+/// URI would run a program.
+fn source_path(source: &str) -> Result<PathBuf, Error> {
+    let path = match source.split_once(':') {
+        Some(("file", path)) => {
+            let local = path.strip_prefix("//localhost/").map(|path| format!("/{path}"));
+            let path = local.unwrap_or_else(|| path.strip_prefix("//").unwrap_or(path).to_owned());
+            if Path::new(&path).is_absolute() { Some(path) } else { None }
+        }
+        // A drive's letter is no scheme.
+        Some((scheme, _)) if scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => None,
+        _ => Some(source.to_owned()).filter(|source| !source.is_empty() && !source.starts_with('|')),
+    };
+    path.map(PathBuf::from).ok_or(Error::Location(
+        "pin-source is a file: file:/ABSOLUTE/PATH, or a path; nothing else can be a source",
+    ))
 }
 
 /// Longest passphrase or PIN in bytes.

@@ -17,6 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
 use crate::location::Passphrase;
+use crate::observed::observe_key;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 use crate::vault_file::{Kdf, Stock, StoredKey, VaultFile};
 
@@ -120,6 +121,10 @@ impl FileKey {
 }
 
 fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey, Error> {
+    observe_key("generate", role, version, || random_key(role, version, algorithm))
+}
+
+fn random_key(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey, Error> {
     let mut stored = StoredKey::new(Key { role, version, algorithm }, [0; 32]);
     loop {
         getrandom::fill(&mut stored.key).map_err(|_| Error::Random)?;

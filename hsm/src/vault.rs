@@ -14,6 +14,7 @@ use crate::batch::{GrantTree, SignedTree};
 use crate::error::Error;
 use crate::life::LifeCycle;
 use crate::location::{Location, Passphrase};
+use crate::observed::Observed;
 use crate::wiped::{Wiped, wiped};
 use crate::{pkcs11, software};
 
@@ -136,9 +137,9 @@ pub fn open(location: &Location, ask: Ask<'_>) -> Result<Box<dyn Vault>, Error> 
         Location::File(path) if !path.exists() => Err(Error::Missing(path.display().to_string())),
         Location::File(path) => {
             let passphrase = ask()?;
-            Ok(Box::new(Wiped(Roles(wiped(|| software::open(path, &passphrase))?))))
+            Ok(Box::new(Wiped(Roles(Observed(wiped(|| software::open(path, &passphrase))?)))))
         }
-        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(wiped(|| pkcs11::open(uri, ask))?)))),
+        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(Observed(wiped(|| pkcs11::open(uri, ask))?))))),
     }
 }
 
@@ -154,9 +155,11 @@ pub fn create(
         Location::File(path) => {
             let algorithm = publisher.unwrap_or(Algorithm::Ed25519);
             let passphrase = ask()?;
-            Ok(Box::new(Wiped(Roles(wiped(|| software::create(path, algorithm, &passphrase))?))))
+            Ok(Box::new(Wiped(Roles(Observed(wiped(|| software::create(path, algorithm, &passphrase))?)))))
         }
-        Location::Pkcs11(uri) => Ok(Box::new(Wiped(Roles(wiped(|| pkcs11::create(uri, publisher, ask))?)))),
+        Location::Pkcs11(uri) => {
+            Ok(Box::new(Wiped(Roles(Observed(wiped(|| pkcs11::create(uri, publisher, ask))?)))))
+        }
     }
 }
 
@@ -208,6 +211,15 @@ pub(crate) trait Backend: Send + Sync {
 
     /// AES-256-CMAC under a fleet key (FORMAT.md, section 3.3).
     fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error>;
+
+    /// Several of them under one key, in order: from a token, for the wait of one.
+    fn cmacs(&self, fleet: u32, messages: &[Vec<u8>]) -> Result<Vec<Zeroizing<[u8; 16]>>, Error> {
+        let mut cmacs = Vec::with_capacity(messages.len());
+        for message in messages {
+            cmacs.push(self.cmac(fleet, message)?);
+        }
+        Ok(cmacs)
+    }
 
     /// A signature over `message`: Ed25519, or ECDSA P-256 over its SHA-256 with either s.
     fn sign(&self, publisher: u32, message: &[u8]) -> Result<Signature, Error>;
@@ -315,23 +327,23 @@ impl<B: Backend> Vault for Roles<B> {
     }
 
     fn device_keys(&self, devices: &[(DeviceId<'_>, u32)]) -> Result<Vec<DeviceKey>, Error> {
+        let retired = self.0.retired()?;
         // Roomy enough from the start: a buffer that grew would leave keys in memory that was given back.
         let mut keys = Vec::with_capacity(devices.len());
-        for (device, fleet) in devices {
-            keys.push(self.device_key(*device, *fleet)?);
+        for part in devices.chunk_by(|(_, a), (_, b)| a == b) {
+            let Some((_, fleet)) = part.first() else { continue };
+            if retired.contains(&(Role::Fleet, *fleet)) {
+                return Err(Error::Retired(Role::Fleet, *fleet));
+            }
+            let blocks = part.iter().flat_map(|(device, _)| [1, 2].map(|i| fleet_block(i, *device).to_vec()));
+            let cmacs = self.0.cmacs(*fleet, &blocks.collect::<Vec<_>>())?;
+            keys.extend(cmacs.as_chunks().0.iter().map(joined));
         }
         Ok(keys)
     }
 
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {
-        if self.0.retired()?.contains(&(Role::Fleet, fleet)) {
-            return Err(Error::Retired(Role::Fleet, fleet));
-        }
-        let mut key = Zeroizing::new([0; 32]);
-        for (counter, half) in (1..).zip(key.chunks_exact_mut(16)) {
-            half.copy_from_slice(self.0.cmac(fleet, &fleet_block(counter, device))?.as_slice());
-        }
-        Ok(DeviceKey::from_bytes(&key))
+        self.device_keys(&[(device, fleet)])?.pop().ok_or(Error::NoVersion(Role::Fleet, fleet))
     }
 
     fn check(&self) -> Result<Vec<Finding>, Error> {
@@ -346,4 +358,11 @@ impl<B: Backend> Vault for Roles<B> {
         }
         Ok(findings)
     }
+}
+
+/// `K(1) || K(2)` (FORMAT.md, section 3.3)
+fn joined(halves: &[Zeroizing<[u8; 16]>; 2]) -> DeviceKey {
+    let mut key = Zeroizing::new([0; 32]);
+    key.chunks_exact_mut(16).zip(halves).for_each(|(to, half)| to.copy_from_slice(half.as_slice()));
+    DeviceKey::from_bytes(&key)
 }

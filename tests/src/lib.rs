@@ -4,6 +4,7 @@
 //! - [`workspace`]: a folder with a vault in it, in which the real `modelseal` runs
 //! - [`published`]: such a folder in which a model was sealed and granted
 //! - [`softhsm`]: a token of its own for one test
+//! - [`faults`]: a token of which one can go wrong what one likes, and a program that uses it
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
 //! - [`exposed`]: every secret that the files of a workspace imply, for whoever has the passphrase
@@ -23,6 +24,7 @@
 pub mod bench;
 pub mod debugger;
 pub mod exposed;
+pub mod faults;
 pub mod forge;
 pub mod probe;
 pub mod published;

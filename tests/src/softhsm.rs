@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, write_private};
 
 const MODULES: [&str; 4] = [
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -23,17 +23,27 @@ pub fn workspace() -> Workspace {
     std::fs::create_dir(&tokens).unwrap();
     workspace.write("softhsm2.conf", format!("directories.tokendir = {}\n", tokens.display()));
     workspace.set("SOFTHSM2_CONF", conf);
-    workspace.write("pin", PIN);
+    write_private(&workspace.path("pin"), PIN);
     let uri = add_token(&workspace, "models");
     workspace.set("MODELSEAL_VAULT", uri);
     workspace
 }
 
+/// SoftHSM's library.
+pub fn module() -> &'static str {
+    MODULES.iter().find(|path| Path::new(path).exists()).expect(MISSING)
+}
+
 /// Makes one more token, and gives its URI.
 pub fn add_token(workspace: &Workspace, label: &str) -> String {
-    let module = MODULES.iter().find(|path| Path::new(path).exists()).expect(MISSING);
+    add_token_with_pin(workspace, label, PIN)
+}
+
+/// The same with another PIN, which isn't in the file `pin`.
+pub fn add_token_with_pin(workspace: &Workspace, label: &str, pin: &str) -> String {
+    let module = module();
     let made = Command::new("softhsm2-util")
-        .args(["--init-token", "--free", "--label", label, "--so-pin", "31415926", "--pin", PIN])
+        .args(["--init-token", "--free", "--label", label, "--so-pin", "31415926", "--pin", pin])
         .env("SOFTHSM2_CONF", workspace.path("softhsm2.conf"))
         .output()
         .expect(MISSING);

@@ -58,6 +58,7 @@ pub struct Workspace {
     dir: TempDir,
     environment: BTreeMap<OsString, OsString>,
     log: Mutex<Vec<u8>>,
+    trace: Mutex<Vec<String>>,
 }
 
 /// What one run of the program said.
@@ -94,7 +95,7 @@ impl Workspace {
     pub fn with_vault(uri: &str) -> Self {
         let dir = scratch();
         std::fs::create_dir(dir.path().join("tmp")).unwrap();
-        std::fs::write(dir.path().join("passphrase"), PASSPHRASE).unwrap();
+        write_private(&dir.path().join("passphrase"), PASSPHRASE);
         let temporary = dir.path().join("tmp").into_os_string();
         let variables: [(&str, OsString); 6] = [
             ("MODELSEAL_VAULT", uri.into()),
@@ -105,7 +106,7 @@ impl Workspace {
             ("TMPDIR", temporary),
         ];
         let environment = variables.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        Self { dir, environment, log: Mutex::default() }
+        Self { dir, environment, log: Mutex::default(), trace: Mutex::default() }
     }
 
     /// Sets one more variable, for every run.
@@ -193,13 +194,26 @@ impl Workspace {
             scope.spawn(move || drop(stdin.write_all(input)));
             child.wait_with_output().unwrap()
         });
-        let stderr = String::from_utf8(output.stderr).unwrap();
+        let stderr = self.without_trace(String::from_utf8(output.stderr).unwrap());
         let mut log = self.log.lock().unwrap();
         log.extend_from_slice(stderr.as_bytes());
         if std::str::from_utf8(&output.stdout).is_ok() {
             log.extend_from_slice(&output.stdout);
         }
         Run { code: output.status.code(), stdout: output.stdout, stderr }
+    }
+
+    /// What `--trace` showed is kept apart, for [`trace`](Self::trace).
+    fn without_trace(&self, stderr: String) -> String {
+        let is_trace = |line: &&str| line.contains("modelseal::vault");
+        let (trace, rest): (Vec<_>, Vec<_>) = stderr.split_inclusive('\n').partition(is_trace);
+        self.trace.lock().unwrap().extend(trace.into_iter().map(str::to_owned));
+        rest.concat()
+    }
+
+    /// What `--trace` has shown so far, line by line.
+    pub fn trace(&self) -> Vec<String> {
+        self.trace.lock().unwrap().clone()
     }
 
     /// Runs the program, which must succeed, and gives its JSON answer.
@@ -275,6 +289,13 @@ impl Refusal {
         assert!(!refusal.message.is_empty() && !refusal.hint.is_empty(), "{stderr}");
         refusal
     }
+}
+
+/// For its owner alone.
+pub fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// Fails if a file came, went or changed.

@@ -13,9 +13,11 @@ use std::process::Command;
 use modelseal_tests::exposed::{
     Named, content_key, expanded_seed, grant_key, passphrase_keys, payload_key, vault_keys,
 };
+use modelseal_tests::faults::{self, User};
 use modelseal_tests::forge::{self, Parts};
 use modelseal_tests::remains::{Remains, Secrets, search};
-use modelseal_tests::workspace::{PASSPHRASE, Refusal};
+use modelseal_tests::softhsm::add_token_with_pin;
+use modelseal_tests::workspace::{PASSPHRASE, Refusal, write_private};
 use modelseal_tests::{Workspace, counted};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
@@ -185,6 +187,105 @@ fn nothing_stays_in_memory_of_a_new_vault() {
         }
     }
     assert!(left.is_empty(), "{} remains:\n{}", left.len(), left.join("\n"));
+}
+
+/// By whom, the command, what goes wrong with the token, and how it is refused. A token that hangs isn't among them:
+/// its command ends at once with `_exit`, and no memory is left.
+#[rustfmt::skip]
+const TOKEN_CASES: &[(By, &str, &str, &str)] = &[
+    (Operator, "key list", "", ""),
+    (Operator, "key check", "", ""),
+    (Stranger, "key list", "", "5"),
+    (Operator, "seal model -o new.sealed --line wake-word --model-version 3", "", ""),
+    (Operator, "open 1.sealed -o out", "", ""),
+    (Operator, "open bad.sealed -o out", "", "3 KeySlot"),
+    (Operator, "grant 1.sealed --device kitchen-7 -o new.kitchen.grant", "", ""),
+    (Operator, "device enroll attic-3 --derive --line wake-word --identity-out attic.identity", "", ""),
+    (Operator, "open 1.sealed -o out", "C_Decrypt 0x32", "5"),
+    (Operator, "open 1.sealed -o out", "C_Decrypt 0x30 2", ""),
+    (Operator, "open 1.sealed -o out", "C_SignInit 0xb3 1", ""),
+    (Operator, "open 1.sealed -o out", "C_SignInit 0xb3", "5"),
+    (Operator, "open 1.sealed -o out", "C_Login 0x32", "5"),
+    (Operator, "seal model -o newer.sealed --line wake-word --model-version 4", "C_Encrypt 0x32", "5"),
+    (Operator, "seal model -o newer.sealed --line wake-word --model-version 4", "C_Sign 0x32", "5"),
+];
+
+/// The same for a token's PIN, and for the content keys that it gave back: neither we nor SoftHSM keep them.
+#[test]
+fn nothing_stays_in_memory_with_a_token() {
+    let mut w = faults::empty_workspace();
+    let pin = hex::encode(random::<12>());
+    let uri = add_token_with_pin(&w, "ours", &pin);
+    std::fs::remove_file(w.path("pin")).unwrap();
+    write_private(&w.path("pin"), &pin);
+    let module = format!("module-path={}", modelseal_tests::softhsm::module());
+    let shim = format!("module-path={}", faults::shim().display());
+    w.set("MODELSEAL_VAULT", uri.replace(&module, &shim));
+    w.set("MODELSEAL_TOKEN_TIMEOUT", "5");
+    let mut model = vec![0; LENGTH];
+    getrandom::fill(&mut model).unwrap();
+    w.write("model", &model);
+    w.ok(&["init"]);
+    w.ok(&["seal", "model", "-o", "1.sealed", "--line", "wake-word", "--model-version", "1"]);
+    w.ok(&[
+        "device",
+        "enroll",
+        "kitchen-7",
+        "--derive",
+        "--line",
+        "wake-word",
+        "--identity-out",
+        "kitchen.identity",
+    ]);
+    let mut bad = w.read("1.sealed");
+    let slot = Parts::of(&bad, LENGTH).envelope + 64 + 20;
+    bad[slot] ^= 1;
+    w.write("bad.sealed", bad);
+    let wrong = hex::encode(random::<12>());
+    w.write("wrong", &wrong);
+    let mut left = Vec::new();
+    for (by, words, wanted, refusal) in TOKEN_CASES {
+        faults::set(&w, wanted);
+        let mut command = w.another(VICTIM, &words.split(' ').chain(["--json"]).collect::<Vec<_>>());
+        if *by == Stranger {
+            let uri = uri.replace(&module, &shim).replace("pin-source=", "pin-source=/nowhere");
+            let (uri, _) = uri.split_once("&pin-source").unwrap();
+            command.env("MODELSEAL_VAULT", uri).env("MODELSEAL_PIN_FILE", "wrong");
+        }
+        let secrets = || {
+            faults::set(&w, "");
+            let mut secrets = Secrets::default();
+            secrets.add("PIN", pin.as_bytes());
+            secrets.add("wrong PIN", wrong.as_bytes());
+            secrets.add_model("model", &model);
+            let mut user = User::start(w.another(env!("CARGO_BIN_EXE_user"), &[] as &[&str]));
+            for name in ["1.sealed", "new.sealed"].into_iter().filter(|name| w.path(name).exists()) {
+                let key = user.does(&format!("content key {name}"));
+                let key: [u8; 32] = hex::decode(&key[3..]).unwrap().try_into().unwrap();
+                secrets.add(&format!("content key of {name}"), &key);
+                secrets.add(&format!("payload key of {name}"), &payload_key(&w.read(name), LENGTH, &key));
+            }
+            user.ends();
+            for name in files(&w, ".identity") {
+                let (name, key) = device_key(&w, &name).unwrap();
+                secrets.add(&name, &key);
+                secrets.add_hex(&name, &key);
+            }
+            secrets
+        };
+        let (remains, code, said) = remains(command, &w, secrets);
+        let said = if code == 0 { String::new() } else { told_refusal(code, &said) };
+        assert_eq!(said, *refusal, "{words}, {wanted}");
+        let _ = std::fs::remove_file(w.path("out"));
+        left.extend(told(&format!("{words}, {wanted} {refusal}"), &remains));
+    }
+    assert!(left.is_empty(), "{} remains:\n{}", left.len(), left.join("\n"));
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
 }
 
 const DEVICES: [&str; 2] = ["kitchen", "porch"];

@@ -35,9 +35,12 @@ pub(super) struct Args {
 pub(super) struct Global {
     /// The vault: file:PATH, or pkcs11:token=LABEL?module-path=LIBRARY&pin-source=FILE
     ///
-    /// Default: file:vault.json in modelseal's folder of the user's data. The passphrase is read from
-    /// MODELSEAL_PASSPHRASE_FILE, MODELSEAL_PASSPHRASE or a prompt; a token's PIN from pin-source,
-    /// MODELSEAL_PIN_FILE, MODELSEAL_PIN or a prompt.
+    /// Default: file:vault.json in modelseal's folder of the user's data. The passphrase is read from the first of
+    /// these that there is: the file MODELSEAL_PASSPHRASE_FILE, MODELSEAL_PASSPHRASE, the systemd credential
+    /// modelseal.passphrase, a prompt. A token's PIN: the URI's pin-source, the file MODELSEAL_PIN_FILE,
+    /// MODELSEAL_PIN, the systemd credential modelseal.pin, a prompt. A wrong PIN is tried once. Without module-path:
+    /// MODELSEAL_PKCS11_MODULE, PKCS11_MODULE_PATH, or the only library at a usual place or in p11-kit's
+    /// configuration. A token that doesn't answer is given up after MODELSEAL_TOKEN_TIMEOUT seconds (30).
     #[arg(long, global = true, env = "MODELSEAL_VAULT", value_name = "URI")]
     pub(super) vault: Option<String>,
     /// The registry of enrolled devices (default: beside the vault)
@@ -49,6 +52,9 @@ pub(super) struct Global {
     /// Print errors only
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
+    /// Show each use of a vault's key on standard error: operation, key, duration, outcome; never a secret
+    #[arg(long, global = true, env = "MODELSEAL_TRACE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(super) trace: bool,
 }
 
 #[derive(Subcommand)]

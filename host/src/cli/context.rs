@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::{ProgressBar, ProgressStyle};
 use modelseal_hsm::{Location, Passphrase, Vault};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::args::Global;
+use super::secret;
 use crate::error::{Error, Result};
 
 pub(super) struct Context<'a> {
@@ -37,6 +37,11 @@ impl<'a> Context<'a> {
     /// Opens the vault, asking for its passphrase or PIN at most once.
     pub(super) fn vault(&self) -> Result<Box<dyn Vault>> {
         let location = self.location()?;
+        if let Location::Pkcs11(uri) = &location
+            && let Some(source) = &uri.pin_source
+        {
+            secret::warn_of_mode(source, &|text| self.note_text(text));
+        }
         let vault = modelseal_hsm::open(&location, &|| self.ask(&location, false));
         vault.map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
     }
@@ -64,16 +69,19 @@ impl<'a> Context<'a> {
     ) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
         match self.passphrase {
             Some(file) => Passphrase::from_file(file),
-            None => ask(location, new),
+            None => secret::obtain(location, new, &|text| self.note_text(text)),
         }
+    }
+
+    /// The passphrase of a backup, likewise.
+    pub(super) fn ask_of_backup(&self, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
+        secret::obtain_for_backup(new, &|text| self.note_text(text))
     }
 
     /// Refuses an output that would replace an input, a file of modelseal's own, or the file that has the
     /// passphrase or PIN.
     pub(super) fn protect(&self, out: &Path, inputs: &[&Path]) -> Result<()> {
-        let variables =
-            ["MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PIN_FILE", BACKUP_FILE].map(std::env::var_os);
-        let mut secrets: Vec<PathBuf> = variables.into_iter().flatten().map(PathBuf::from).collect();
+        let mut secrets = secret::files();
         if let Ok(Location::Pkcs11(uri)) = self.location() {
             secrets.extend(uri.pin_source);
         }
@@ -123,6 +131,13 @@ impl<'a> Context<'a> {
         self.global.json
     }
 
+    /// Something that a person may want to know meanwhile.
+    pub(super) fn note_text(&self, text: &str) {
+        if self.is_loud() {
+            complain(text);
+        }
+    }
+
     pub(super) fn report(&self, error: &Error) {
         if self.global.json {
             report_json(error);
@@ -169,7 +184,7 @@ pub(super) fn error_object(error: &Error) -> Value {
 
 /// To standard error. Where even that is full, the exit code still says it.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 pub(super) fn print(text: &str) -> Result<()> {
@@ -197,42 +212,6 @@ fn data_dir() -> Result<PathBuf> {
     })
 }
 
-const BACKUP_FILE: &str = "MODELSEAL_BACKUP_PASSPHRASE_FILE";
-
-fn ask(location: &Location, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
-    let (name, file, variable) = match location {
-        Location::File(_) => ("passphrase", "MODELSEAL_PASSPHRASE_FILE", "MODELSEAL_PASSPHRASE"),
-        Location::Pkcs11(_) => ("PIN", "MODELSEAL_PIN_FILE", "MODELSEAL_PIN"),
-    };
-    let new = new && matches!(location, Location::File(_));
-    obtain(file, variable, &format!("{name} of {location}: "), new)
-}
-
-/// The passphrase of a backup, which is another than the vault's own. A new one is asked for twice.
-pub(super) fn ask_of_backup(new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
-    obtain(BACKUP_FILE, "MODELSEAL_BACKUP_PASSPHRASE", "passphrase of the backup: ", new)
-}
-
-/// From the file that a variable names, from a variable, or from a prompt.
-fn obtain(
-    file: &str,
-    variable: &str,
-    text: &str,
-    new: bool,
-) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
-    if let Some(path) = std::env::var_os(file).filter(|path| !path.is_empty()) {
-        return Passphrase::from_file(Path::new(&path));
-    }
-    if let Ok(text) = std::env::var(variable) {
-        return Ok(Passphrase::new(Zeroizing::new(text)));
-    }
-    let first = prompt(text)?;
-    if new && *prompt("the same again: ")? != *first {
-        return Err(modelseal_hsm::Error::PassphrasesDiffer);
-    }
-    Ok(Passphrase::new(first))
-}
-
 /// A line that the operator types, to be seen; `None` if there is nobody to type one.
 pub(super) fn typed(text: &str) -> Option<String> {
     if !std::io::stdin().is_terminal() {
@@ -242,8 +221,4 @@ pub(super) fn typed(text: &str) -> Option<String> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).ok()?;
     Some(line.trim().to_owned())
-}
-
-fn prompt(text: &str) -> std::result::Result<Zeroizing<String>, modelseal_hsm::Error> {
-    rpassword::prompt_password(text).map(Zeroizing::new).map_err(|_| modelseal_hsm::Error::NoPassphrase)
 }

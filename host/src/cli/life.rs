@@ -6,7 +6,7 @@ use modelseal_hsm::{Location, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{DestroyArgs, RetireArgs, RewrapArgs, RotateArgs};
-use super::context::{Context, ask_of_backup, error_object, typed};
+use super::context::{Context, error_object, typed};
 use super::keys::{key_object, make_parent};
 use crate::depends::{self, Dependents, find_sealed};
 use crate::error::{Code, Error, Result};
@@ -260,7 +260,8 @@ pub(super) fn destroy(args: &DestroyArgs, context: &Context<'_>) -> Result<()> {
 pub(super) fn backup(output: &Path, context: &Context<'_>) -> Result<()> {
     context.protect(output, &[])?;
     let location = context.location()?;
-    let bytes = modelseal_hsm::backup(&location, &|| context.ask(&location, false), &|| ask_of_backup(true))?;
+    let bytes =
+        modelseal_hsm::backup(&location, &|| context.ask(&location, false), &|| context.ask_of_backup(true))?;
     files::write(output, &bytes, Access::Private, Existing::Keep)?;
     let registry = context.registry()?;
     let text = format!(
@@ -276,7 +277,7 @@ pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
     if let Location::File(path) = &location {
         make_parent(path)?;
     }
-    let vault = modelseal_hsm::restore(&location, backup, &|| ask_of_backup(false), &|| {
+    let vault = modelseal_hsm::restore(&location, backup, &|| context.ask_of_backup(false), &|| {
         context.ask(&location, true)
     })?;
     let (keys, registry) = (vault.keys()?, context.registry()?);

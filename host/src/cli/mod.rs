@@ -1,5 +1,6 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
-//! stand in `models`, `fleet`, `inspect`, `devices`, `keys`, `life` and `demo`.
+//! stand in `models`, `fleet`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
+//! passphrase or PIN, `trace` shows what was done with the keys.
 
 mod args;
 mod context;
@@ -10,7 +11,12 @@ mod inspect;
 mod keys;
 mod life;
 mod models;
+#[cfg(unix)]
+mod prompt;
+mod secret;
+mod trace;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -25,20 +31,38 @@ pub fn main() -> ExitCode {
     forbid_core_dumps();
     // The library wipes its stack, too. But a value that it returns, such as an error, may take along in its unused
     // bytes what was on the stack where it was made; an exit code has none.
-    wiped(run_and_report)
+    let code = wiped(run_and_report);
+    end_if_stuck(code);
+    ExitCode::from(code)
 }
 
-fn run_and_report() -> ExitCode {
+/// A thread that hangs in a PKCS#11 library must not be in the way: some crash when the process ends in the ordinary
+/// way meanwhile.
+fn end_if_stuck(code: u8) {
+    if modelseal_hsm::is_stuck() {
+        let _ = std::io::stdout().flush();
+        let _ = std::io::stderr().flush();
+        signal_hook::low_level::exit(code.into());
+    }
+}
+
+fn run_and_report() -> u8 {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
     let context = Context::new(&args.global);
+    if args.global.trace {
+        trace::show(args.global.json);
+    }
+    if context.is_loud() {
+        crate::files::tell_of_waiting();
+    }
     match run(args.command, &context) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             context.report(&error);
-            ExitCode::from(exit_code(&error))
+            exit_code(&error)
         }
     }
 }
@@ -60,7 +84,7 @@ fn forbid_core_dumps() {
 
 /// `--help` and `--version` come as errors, too. With `--json`, a wrong command line is an object like any
 /// other error.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> u8 {
     if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
         let text = error.to_string();
         // All of what clap says before it shows the usage.
@@ -72,7 +96,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     } else {
         let _ = error.print();
     }
-    if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS }
+    if error.use_stderr() { Code::Usage as u8 } else { 0 }
 }
 
 fn run(command: Command, context: &Context<'_>) -> Result<()> {

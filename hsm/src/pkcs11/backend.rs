@@ -17,11 +17,13 @@ use zeroize::Zeroizing;
 use super::session::{Failure, Pool, failed};
 use super::{check, create, point, retire};
 use crate::error::Error;
+use crate::observed::observe_key;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 
 pub(super) const ENCRYPT: &str = "encrypting with AES-256-GCM";
 pub(super) const DECRYPT: &str = "decrypting with AES-256-GCM";
 pub(super) const CMAC: &str = "making an AES-256-CMAC";
+pub(super) const SIGN: &str = "signing";
 pub(super) const ED25519: &str = "signing with Ed25519";
 pub(super) const ECDSA: &str = "signing with ECDSA P-256";
 
@@ -53,7 +55,8 @@ impl Token {
             return Ok(());
         }
         let publisher = Publisher::new(&[key])?;
-        let signature = key.canonical(self.sign(version, SELF_TEST)?);
+        let signature = observe_key("sign", Role::Publisher, version, || self.sign(version, SELF_TEST))?;
+        let signature = key.canonical(signature);
         if !publisher.has_signed(SELF_TEST, &signature) {
             return Err(Error::BadSignature);
         }
@@ -92,7 +95,8 @@ impl Backend for Token {
             let key = keys.get(Role::Master, slot.version)?;
             let mut nonce = slot.nonce;
             let opened = gcm(&mut nonce, aad, |gcm| session.decrypt(gcm, key.handle, &sealed));
-            let opened = Zeroizing::new(opened.map_err(not_opened)?);
+            let opened = opened.map_err(|error| not_opened(error, || usable(session, key.handle)));
+            let opened = Zeroizing::new(opened?);
             let mut content = Zeroizing::new([0; 32]);
             if opened.len() != content.len() {
                 return Err(Error::Slot.into());
@@ -179,14 +183,16 @@ fn sign(
     Ok(Signature::from_bytes(bytes))
 }
 
-/// Tokens agree that a slot of another key is refused by C_Decrypt, but not on the code.
-fn not_opened(error: Pkcs11Error) -> Failure {
+/// Tokens agree that a slot of another key is refused by C_Decrypt, but not on the code: some give those of a broken
+/// device, which this isn't if the key goes on working.
+fn not_opened(error: Pkcs11Error, is_usable: impl FnOnce() -> Result<(), Failure>) -> Failure {
     match error {
         Pkcs11Error::Pkcs11(
-            RvError::GeneralError
-            | RvError::DeviceError
-            | RvError::FunctionFailed
-            | RvError::EncryptedDataInvalid
+            RvError::GeneralError | RvError::DeviceError | RvError::FunctionFailed,
+            Function::Decrypt,
+        ) => is_usable().err().unwrap_or_else(|| Error::Slot.into()),
+        Pkcs11Error::Pkcs11(
+            RvError::EncryptedDataInvalid
             | RvError::EncryptedDataLenRange
             | RvError::DataInvalid
             | RvError::SignatureInvalid,
@@ -194,6 +200,15 @@ fn not_opened(error: Pkcs11Error) -> Failure {
         ) => Error::Slot.into(),
         error => failed(DECRYPT)(error),
     }
+}
+
+fn usable(session: &Session, key: ObjectHandle) -> Result<(), Failure> {
+    let mut nonce = [0; 12];
+    getrandom::fill(&mut nonce).map_err(|_| Error::Random)?;
+    let sealed = gcm(&mut nonce, SELF_TEST, |gcm| session.encrypt(gcm, key, &[0; 32]));
+    let sealed = sealed.map_err(failed(DECRYPT))?;
+    let opened = gcm(&mut nonce, SELF_TEST, |gcm| session.decrypt(gcm, key, &sealed));
+    opened.map(drop).map_err(failed(DECRYPT))
 }
 
 fn odd(operation: &'static str, made: &[u8]) -> Error {

@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a token, looked at. What endangers is refused in use, too.
 
+use cryptoki::context::Pkcs11;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::Attribute;
 use cryptoki::session::Session;
@@ -11,6 +12,7 @@ use super::keys::{Entry, Keys, lacking};
 use super::session::{Failure, Pool};
 use super::template::{isnt, optional, origin};
 use crate::error::Error;
+use crate::observed::observe_key;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 
 pub(super) fn check(token: &Token) -> Result<Vec<Finding>, Error> {
@@ -31,8 +33,9 @@ fn finding(subject: impl Into<String>, found: Result<String, String>) -> Finding
 }
 
 fn module(pool: &Pool) -> Finding {
-    let info = pool.module.context.get_library_info().map_err(|error| error.to_string());
-    let path = pool.module.path.display();
+    let info = pool.ask(|context, _| context.get_library_info());
+    let info = info.map_err(|e| e.to_string()).and_then(|info| info.map_err(|e| e.to_string()));
+    let path = pool.module_path().display();
     finding(
         "module",
         info.map(|info| {
@@ -43,9 +46,10 @@ fn module(pool: &Pool) -> Finding {
 }
 
 fn token_itself(pool: &Pool) -> Vec<Finding> {
-    match pool.module.context.get_token_info(pool.slot) {
+    match pool.ask(Pkcs11::get_token_info) {
         Err(error) => vec![finding("token", Err(error.to_string()))],
-        Ok(info) => {
+        Ok(Err(error)) => vec![finding("token", Err(error.to_string()))],
+        Ok(Ok(info)) => {
             let detail = format!(
                 "{}, serial {}: {} {}, firmware {}",
                 info.label(),
@@ -91,11 +95,13 @@ fn mechanisms(pool: &Pool, keys: &[Key]) -> Vec<Finding> {
 }
 
 fn offered(pool: &Pool, mechanism: MechanismType, operation: &str) -> Result<String, String> {
-    let info = pool.module.context.get_mechanism_info(pool.slot, mechanism);
-    let offered = info.is_ok_and(|info| match operation {
-        ENCRYPT => info.encrypt(),
-        DECRYPT => info.decrypt(),
-        _ => info.sign(),
+    let info = pool.ask(|context, slot| context.get_mechanism_info(slot, mechanism));
+    let offered = info.is_ok_and(|info| {
+        info.is_ok_and(|info| match operation {
+            ENCRYPT => info.encrypt(),
+            DECRYPT => info.decrypt(),
+            _ => info.sign(),
+        })
     });
     if offered {
         Ok("the token has it".into())
@@ -153,11 +159,16 @@ fn words(attributes: &[Attribute]) -> String {
 }
 
 fn self_test(token: &Token, key: &Key) -> Finding {
-    let (what, tested) = match key.role {
-        Role::Master => ("wraps and unwraps", wraps(token, key.version)),
-        Role::Fleet => ("makes CMACs", makes_cmacs(token, key.version)),
-        Role::Publisher => ("signs", token.publisher_key(key.version).map(|_| true)),
+    let what = match key.role {
+        Role::Master => "wraps and unwraps",
+        Role::Fleet => "makes CMACs",
+        Role::Publisher => "signs",
     };
+    let tested = observe_key("self-test", key.role, key.version, || match key.role {
+        Role::Master => wraps(token, key.version),
+        Role::Fleet => makes_cmacs(token, key.version),
+        Role::Publisher => token.publisher_key(key.version).map(|_| true),
+    });
     let found = match tested {
         Ok(true) => Ok("tested".into()),
         Ok(false) => Err("the token gave a wrong result; don't use it".into()),

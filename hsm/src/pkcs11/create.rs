@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cryptoki::context::Pkcs11;
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
@@ -12,6 +13,7 @@ use super::keys::{Keys, label, lacking};
 use super::session::{Failure, Pool, failed};
 use super::template::{isnt, optional_choices, private, public, secret};
 use crate::error::Error;
+use crate::observed::observe_key;
 use crate::vault::{Algorithm, Role};
 
 const GENERATE: &str = "generating a key";
@@ -74,7 +76,7 @@ struct Mechanisms(Vec<MechanismType>);
 
 impl Mechanisms {
     fn of(pool: &Pool) -> Result<Self, Error> {
-        let listed = pool.module.context.get_mechanism_list(pool.slot);
+        let listed = pool.ask(Pkcs11::get_mechanism_list)?;
         listed.map(Self).map_err(|error| failed(LIST)(error).error)
     }
 
@@ -121,9 +123,9 @@ struct Made<'a> {
 
 impl Made<'_> {
     fn all(&mut self, publishers: &[Algorithm]) -> Result<(), Failure> {
-        self.secret(Role::Master)?;
-        self.secret(Role::Fleet)?;
-        self.publisher(publishers)?;
+        self.observed(Role::Master, |made| made.secret(Role::Master))?;
+        self.observed(Role::Fleet, |made| made.secret(Role::Fleet))?;
+        self.observed(Role::Publisher, |made| made.publisher(publishers))?;
         let keys = Keys::read(self.session)?;
         Role::ALL
             .into_iter()
@@ -142,6 +144,14 @@ impl Made<'_> {
             return Ok(false);
         }
         require_made_inside(self.session, &keys, role, self.version).map(|()| true)
+    }
+
+    fn observed(
+        &mut self,
+        role: Role,
+        make: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Error> {
+        observe_key("generate", role, self.version, || make(self).map_err(|failure| failure.error))
     }
 
     fn secret(&mut self, role: Role) -> Result<(), Failure> {

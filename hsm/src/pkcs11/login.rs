@@ -1,4 +1,4 @@
-//! The PIN. It is tried once: a second try could be the one that locks the token.
+//! The PIN. A wrong one is tried once: a second try could be the one that locks the token.
 
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
@@ -6,14 +6,15 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 
-use super::session::failed;
+use super::session::{Failure, failed};
 use crate::error::Error;
 use crate::location::{Passphrase, Pkcs11Uri};
+use crate::observed::observe;
 use crate::vault::Ask;
 
 const LOGIN: &str = "logging in";
 
-/// How to log in, kept for reconnecting.
+/// How to log in, kept for logging in anew.
 pub(super) enum Login {
     /// With this PIN.
     Pin(AuthPin),
@@ -39,28 +40,59 @@ impl Login {
 
     /// Logs the application in. Another vault in the same token may have done so already, which is as good:
     /// the login is the process's.
-    pub(super) fn log_in(&mut self, context: &Pkcs11, slot: Slot, session: &Session) -> Result<(), Error> {
-        let info = || context.get_token_info(slot);
-        may_try(&info().map_err(|error| failed(LOGIN)(error).error)?)?;
+    pub(super) fn log_in(&mut self, context: &Pkcs11, slot: Slot, session: &Session) -> Result<(), Failure> {
+        let info = context.get_token_info(slot).map_err(failed(LOGIN))?;
+        may_try(&info)?;
         let pin = match self {
             Self::Pin(pin) => Some(&*pin),
             Self::Pad => None,
-            Self::Refused => return Err(Error::WrongPin("it isn't tried again")),
+            Self::Refused => return Err(Error::WrongPin("it isn't tried again").into()),
         };
-        let Err(error) = session.login(UserType::User, pin) else { return Ok(()) };
-        match error {
-            Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _) => Ok(()),
-            Pkcs11Error::Pkcs11(RvError::PinLocked, _) => Err(Error::PinLocked),
-            Pkcs11Error::Pkcs11(RvError::UserPinNotInitialized, _) => {
-                Err(Error::Token("the one that does has no user PIN yet; initialise it first".into()))
+        let mut tried = Ok(());
+        observe("login", Some(info.label()), || {
+            tried = session.login(UserType::User, pin);
+            match &tried {
+                Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+                Err(error) => Err(Error::Failed(LOGIN, error.to_string())),
             }
-            Pkcs11Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _) => {
-                *self = Self::Refused;
-                Err(Error::WrongPin(info().map_or(UNTOLD, |info| tries_left(&info))))
-            }
-            error => Err(failed(LOGIN)(error).error),
-        }
+        })
+        .or_else(|_| tried.or_else(|error| self.refused(error, context, slot)))
     }
+
+    /// Only where the token can't have looked at the PIN is it kept for another try.
+    fn refused(&mut self, error: Pkcs11Error, context: &Pkcs11, slot: Slot) -> Result<(), Failure> {
+        let Pkcs11Error::Pkcs11(code, _) = error else {
+            *self = Self::Refused;
+            return Err(failed(LOGIN)(error));
+        };
+        if !is_before_pin(code) {
+            *self = Self::Refused;
+        }
+        Err(match code {
+            RvError::PinLocked => Error::PinLocked.into(),
+            RvError::UserPinNotInitialized => {
+                Error::Token("the one that does has no user PIN yet; initialise it first".into()).into()
+            }
+            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
+                Error::WrongPin(context.get_token_info(slot).map_or(UNTOLD, |info| tries_left(&info))).into()
+            }
+            _ if is_before_pin(code) => failed(LOGIN)(error),
+            _ => failed(LOGIN)(error).error.into(),
+        })
+    }
+}
+
+/// The token, the session or the library was gone.
+fn is_before_pin(code: RvError) -> bool {
+    matches!(
+        code,
+        RvError::CryptokiNotInitialized
+            | RvError::DeviceRemoved
+            | RvError::SessionClosed
+            | RvError::SessionHandleInvalid
+            | RvError::SlotIdInvalid
+            | RvError::TokenNotPresent
+    )
 }
 
 const UNTOLD: &str = "it doesn't tell how many tries are left";

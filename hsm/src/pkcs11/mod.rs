@@ -1,10 +1,10 @@
 //! Keys in a PKCS#11 token, which never gives them up.
 //!
 //! ```text
-//! uri ─▶ module (library, token) ─▶ login ─▶ session (pool) ─▶ keys (what is there, and is it as narrow as
-//!                                                │              its role) ─▶ backend (use)
-//!                                                └─▶ create (first and next keys)  retire (notes, the end of keys)
-//!                                                    check (findings)
+//! uri ─▶ discover ─▶ module (library, token) ─▶ login ─▶ session (pool) ─▶ keys (what is there, and is it as
+//!                                                           │              narrow as its role) ─▶ backend (use)
+//!                                                           └─▶ create (first and next keys)   check (findings)
+//!                                                               retire (notes, the end of keys)
 //! ```
 //!
 //! The master key has neither CKA_WRAP nor CKA_UNWRAP: content keys travel as data under AES-GCM, so the
@@ -14,6 +14,8 @@
 mod backend;
 mod check;
 mod create;
+mod deadline;
+mod discover;
 mod keys;
 mod login;
 mod module;
@@ -22,7 +24,10 @@ mod retire;
 mod session;
 mod template;
 
+use std::sync::Arc;
+
 use backend::Token;
+use deadline::{Deadline, Timed};
 use login::Login;
 use module::Module;
 use session::Pool;
@@ -31,17 +36,30 @@ use crate::error::Error;
 use crate::location::Pkcs11Uri;
 use crate::vault::{Algorithm, Ask};
 
+pub use deadline::is_stuck;
+#[doc(hidden)]
+pub use discover::modules;
+
 /// Opens the vault in the token that `uri` names.
-pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Token, Error> {
-    let module = Module::load(uri)?;
-    let (slot, info) = module.find(uri)?;
+pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Timed, Error> {
+    let deadline = Deadline::new()?;
+    let wanted = uri.clone();
+    let (module, info) = deadline.within("looking for the token", move || {
+        let module = Module::load(&wanted)?;
+        let found = module.enter().find(&wanted).map_err(|failure| failure.error)?;
+        Ok((module, found.1))
+    })?;
+    // Here, where there may be a terminal.
     let login = Login::obtain(&info, uri, ask)?;
-    Ok(Token::new(Pool::connect(module, slot, login)?))
+    let connect = move || Pool::connect(module, &info, login).map(|pool| Arc::new(Token::new(pool)));
+    let token = deadline.within("logging in", connect)?;
+    Ok(Timed { token, deadline })
 }
 
 /// Makes the first keys in a token that is initialised, has a user PIN and has none of them yet.
-pub(crate) fn create(uri: &Pkcs11Uri, publisher: Option<Algorithm>, ask: Ask<'_>) -> Result<Token, Error> {
-    let token = open(uri, ask)?;
-    create::first_keys(token.pool(), publisher)?;
-    Ok(token)
+pub(crate) fn create(uri: &Pkcs11Uri, publisher: Option<Algorithm>, ask: Ask<'_>) -> Result<Timed, Error> {
+    let timed = open(uri, ask)?;
+    let token = timed.token.clone();
+    timed.deadline.within_many("making the keys", move || create::first_keys(token.pool(), publisher))?;
+    Ok(timed)
 }

@@ -2,42 +2,60 @@
 //!
 //! The login lasts as long as the process has any session, so an anchor stays open that nobody borrows. A
 //! session whose operation failed isn't used again: the operation may still be active in it.
+//!
+//! | what is lost | codes | what is done |
+//! |---|---|---|
+//! | the session, the login or a key's handle | [`Class::Session`] | new sessions, one login, the keys read anew |
+//! | the token, or the library's own state | [`Class::Module`] | after a pause the library is restarted, then the same |
+//! | a free session | [`Class::Full`] | fewer at a time, or a pause |
+//! | a key slot that doesn't open, a PIN, anything else | [`Class::Final`] | nothing: it would fail again, or lock the token |
 
+use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cryptoki::context::Function;
+use cryptoki::context::{Function, Pkcs11};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::session::{Session, SessionState};
-use cryptoki::slot::Slot;
+use cryptoki::slot::{Slot, TokenInfo};
 
 use super::keys::Keys;
 use super::login::Login;
-use super::module::Module;
+use super::module::{Inside, Module};
 use crate::error::Error;
+use crate::location::Pkcs11Uri;
+use crate::observed::observe;
 
 /// Tokens serialise operations anyway; more sessions don't make them faster.
-const SESSIONS_MAX: usize = 4;
+pub(super) const SESSIONS_MAX: usize = 4;
 /// How long a reading of the keys and their attributes is believed.
 const KEYS_FRESH: Duration = Duration::from_secs(1);
+/// Before each further try, in milliseconds: up to a half more, so that processes don't try in step.
+const PAUSES: [u64; 3] = [50, 250, 1000];
 
 /// A token that is logged in to.
 pub(super) struct Pool {
-    pub(super) module: Module,
-    pub(super) slot: Slot,
-    state: Mutex<State>,
+    module: Arc<Module>,
+    /// By label and serial number: after a restart of the library its slot may be another.
+    token: Pkcs11Uri,
+    state: Arc<Mutex<State>>,
     freed: Condvar,
 }
 
-struct State {
+/// What changes.
+pub(super) struct State {
     login: Login,
-    connection: Connection,
+    connection: Option<Connection>,
+    connections: u64,
     lent: usize,
+    /// How many may be lent at once: fewer where the token has no more.
+    limit: usize,
 }
 
-/// What one login made valid: handles of another generation are stale.
+/// What one login made valid: handles of another one are stale.
 struct Connection {
-    generation: u64,
+    number: u64,
+    slot: Slot,
     _anchor: Session,
     idle: Vec<Session>,
     keys: Option<(Instant, Arc<Keys>)>,
@@ -46,67 +64,160 @@ struct Connection {
 /// The right to one session at a time. What is in `idle` when it ends goes back to the pool.
 struct Lease<'a> {
     pool: &'a Pool,
-    generation: u64,
+    connection: u64,
     idle: Option<Session>,
 }
 
-impl Pool {
-    pub(super) fn connect(module: Module, slot: Slot, mut login: Login) -> Result<Self, Error> {
-        let connection = Connection::new(&module, slot, &mut login, 0)?;
-        let state = Mutex::new(State { login, connection, lent: 0 });
-        Ok(Self { module, slot, state, freed: Condvar::new() })
+/// A session of its own that may write to the token.
+pub(super) struct Writable<'a> {
+    session: Session,
+    _inside: Inside<'a>,
+}
+
+impl Deref for Writable<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl State {
+    /// Drops all sessions that aren't lent. The next use connects anew.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
     }
 
-    /// Runs `operation` in a session, and once more after a new login if the first try found the session, the
-    /// login or a key handle gone.
+    /// The same for one connection only: another thread may have a newer one already.
+    fn disconnect_from(&mut self, number: u64) {
+        if self.connection.as_ref().is_some_and(|connection| connection.number == number) {
+            self.disconnect();
+        }
+    }
+}
+
+impl Pool {
+    /// Logs in to the token that `info` describes, once.
+    pub(super) fn connect(module: Arc<Module>, info: &TokenInfo, login: Login) -> Result<Self, Error> {
+        let token = Pkcs11Uri {
+            token: Some(info.label().into()),
+            serial: Some(info.serial_number().into()),
+            ..Pkcs11Uri::default()
+        };
+        let state = State { login, connection: None, connections: 0, lent: 0, limit: SESSIONS_MAX };
+        let state = Arc::new(Mutex::new(state));
+        module.register(&state);
+        let pool = Self { module, token, state, freed: Condvar::new() };
+        pool.connected(&pool.module.enter(), &mut pool.state()).map_err(|failure| failure.error)?;
+        Ok(pool)
+    }
+
+    /// Runs `operation` in a session, and again where a new login, a restart of the library or a pause may help. So
+    /// `operation` is one that may be done twice: generating and destroying keys goes through
+    /// [`open_writable`](Self::open_writable).
     pub(super) fn run<T>(
         &self,
         operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let (lease, session) = self.lease()?;
-        let generation = lease.generation;
-        let result = match lease.run(session, &operation) {
-            Err(failure) if failure.stale => {
-                self.reconnect(generation)?;
-                let (lease, session) = self.lease()?;
-                lease.run(session, &operation)
+        let mut pauses = PAUSES.iter();
+        loop {
+            let (start, failure) = match self.once(&operation) {
+                Ok(done) => return Ok(done),
+                Err(failed) => failed,
+            };
+            let pause = pauses.next().filter(|_| failure.class != Class::Final);
+            let Some(pause) = pause else { return Err(failure.error) };
+            match failure.class {
+                Class::Final | Class::Session => {}
+                Class::Full => std::thread::sleep(jittered(*pause)),
+                Class::Module => {
+                    std::thread::sleep(jittered(*pause));
+                    // If it fails, so does the next try, which says how.
+                    let _ = observe("restart", None, || self.module.restart(start).map_err(|f| f.error));
+                }
             }
-            result => result,
-        };
-        result.map_err(|failure| failure.error)
+        }
     }
 
-    /// A session of its own that may write to the token.
-    pub(super) fn open_writable(&self) -> Result<Session, Error> {
-        let session = self.module.context.open_rw_session(self.slot);
-        session.map_err(|error| failed("opening a session")(error).error)
+    /// A session of its own that may write to the token. What is done in it isn't tried again.
+    pub(super) fn open_writable(&self) -> Result<Writable<'_>, Error> {
+        let inside = self.module.enter();
+        let slot = self.connected(&inside, &mut self.state()).map_err(|failure| failure.error)?.slot;
+        let session = inside.open_rw_session(slot);
+        let session = session.map_err(|error| failed("opening a session")(error).error)?;
+        Ok(Writable { session, _inside: inside })
+    }
+
+    /// Asks the library something about the token's slot.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&Pkcs11, Slot) -> T) -> Result<T, Error> {
+        let inside = self.module.enter();
+        let slot = self.connected(&inside, &mut self.state()).map_err(|failure| failure.error)?.slot;
+        Ok(question(&inside, slot))
+    }
+
+    /// The library's path.
+    pub(super) fn module_path(&self) -> &std::path::Path {
+        &self.module.path
     }
 
     /// The next use reads the keys anew.
     pub(super) fn forget_keys(&self) {
-        self.state().connection.keys = None;
-    }
-
-    fn lease(&self) -> Result<(Lease<'_>, Session), Error> {
-        let full = |state: &mut State| state.lent >= SESSIONS_MAX;
-        let waited = self.freed.wait_while(self.state(), full);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        let session = match state.connection.idle.pop() {
-            Some(session) => session,
-            None => open(&self.module, self.slot)?,
-        };
-        state.lent += 1;
-        Ok((Lease { pool: self, generation: state.connection.generation, idle: None }, session))
-    }
-
-    /// Logs in anew, unless another thread has since `generation`.
-    fn reconnect(&self, generation: u64) -> Result<(), Error> {
-        let mut state = self.state();
-        let State { login, connection, .. } = &mut *state;
-        if connection.generation == generation {
-            *connection = Connection::new(&self.module, self.slot, login, generation.wrapping_add(1))?;
+        if let Some(connection) = &mut self.state().connection {
+            connection.keys = None;
         }
-        Ok(())
+    }
+
+    /// One try, and which start of the library it met.
+    fn once<T>(
+        &self,
+        operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
+    ) -> Result<T, (u64, Failure)> {
+        let inside = self.module.enter();
+        let done = self.lease(&inside).and_then(|(lease, session)| {
+            let connection = lease.connection;
+            lease.run(session, &operation).inspect_err(|failure| {
+                if matches!(failure.class, Class::Session | Class::Module) {
+                    self.state().disconnect_from(connection);
+                }
+            })
+        });
+        done.map_err(|failure| (inside.start, failure))
+    }
+
+    fn lease(&self, inside: &Inside<'_>) -> Result<(Lease<'_>, Session), Failure> {
+        let mut state = self.state();
+        loop {
+            let full = |state: &mut State| state.lent >= state.limit;
+            state = self.freed.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
+            let connection = self.connected(inside, &mut state)?;
+            let (number, slot) = (connection.number, connection.slot);
+            match connection.idle.pop().map_or_else(|| open(inside, slot), Ok) {
+                Ok(session) => {
+                    state.lent += 1;
+                    return Ok((Lease { pool: self, connection: number, idle: None }, session));
+                }
+                // The token has no more than those that are lent: one of them will be free.
+                Err(failure) if failure.class == Class::Full && state.lent > 0 => state.limit = state.lent,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// The connection, made anew if there is none.
+    fn connected<'a>(
+        &self,
+        inside: &Inside<'_>,
+        state: &'a mut State,
+    ) -> Result<&'a mut Connection, Failure> {
+        let State { login, connection, connections, .. } = state;
+        match connection {
+            Some(connection) => Ok(connection),
+            none => {
+                let new = Connection::new(inside, &self.token, login, *connections)?;
+                *connections += 1;
+                Ok(none.insert(new))
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,15 +226,22 @@ impl Pool {
 }
 
 impl Connection {
-    fn new(module: &Module, slot: Slot, login: &mut Login, generation: u64) -> Result<Self, Error> {
-        let anchor = open(module, slot)?;
-        login.log_in(&module.context, slot, &anchor)?;
-        Ok(Self { generation, _anchor: anchor, idle: Vec::new(), keys: None })
+    fn new(inside: &Inside<'_>, token: &Pkcs11Uri, login: &mut Login, number: u64) -> Result<Self, Failure> {
+        let (slot, _) = inside.find(token)?;
+        let anchor = open(inside, slot)?;
+        login.log_in(inside, slot, &anchor)?;
+        Ok(Self { number, slot, _anchor: anchor, idle: Vec::new(), keys: None })
     }
 }
 
-fn open(module: &Module, slot: Slot) -> Result<Session, Error> {
-    module.context.open_ro_session(slot).map_err(|error| failed("opening a session")(error).error)
+fn open(context: &Pkcs11, slot: Slot) -> Result<Session, Failure> {
+    context.open_ro_session(slot).map_err(failed("opening a session"))
+}
+
+/// Where the system has no randomness, without.
+fn jittered(milliseconds: u64) -> Duration {
+    let more = getrandom::u32().unwrap_or(0);
+    Duration::from_millis(milliseconds + u64::from(more) % (milliseconds / 2))
 }
 
 impl Lease<'_> {
@@ -138,7 +256,7 @@ impl Lease<'_> {
     }
 
     fn keys(&self, session: &Session) -> Result<Arc<Keys>, Failure> {
-        let cached = self.pool.state().connection.keys.clone();
+        let cached = self.connection(|connection| connection.keys.clone());
         if let Some((read, keys)) = cached
             && read.elapsed() < KEYS_FRESH
         {
@@ -146,21 +264,28 @@ impl Lease<'_> {
         }
         require_login(session)?;
         let keys = Arc::new(Keys::read(session)?);
-        let mut state = self.pool.state();
-        if state.connection.generation == self.generation {
-            state.connection.keys = Some((Instant::now(), keys.clone()));
-        }
+        self.connection(|connection| {
+            connection.keys = Some((Instant::now(), keys.clone()));
+            None::<()>
+        });
         Ok(keys)
+    }
+
+    /// The connection, if it is still the one that this session is of.
+    fn connection<T>(&self, work: impl FnOnce(&mut Connection) -> Option<T>) -> Option<T> {
+        let mut state = self.pool.state();
+        state.connection.as_mut().filter(|connection| connection.number == self.connection).and_then(work)
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        let mut state = self.pool.state();
-        state.lent -= 1;
-        if state.connection.generation == self.generation {
-            state.connection.idle.extend(self.idle.take());
-        }
+        let idle = self.idle.take();
+        self.connection(|connection| {
+            connection.idle.extend(idle);
+            None::<()>
+        });
+        self.pool.state().lent -= 1;
         self.pool.freed.notify_one();
     }
 }
@@ -170,21 +295,35 @@ fn require_login(session: &Session) -> Result<(), Failure> {
     let operation = "reading the session's state";
     match session.get_session_info().map_err(failed(operation))?.session_state() {
         SessionState::RoUser | SessionState::RwUser => Ok(()),
-        state => {
-            Err(Failure { stale: true, error: Error::Failed(operation, format!("logged out ({state:?})")) })
-        }
+        state => Err(Failure {
+            class: Class::Session,
+            error: Error::Failed(operation, format!("logged out ({state:?})")),
+        }),
     }
 }
 
-/// Why an operation failed, and whether a new login may help.
+/// Why an operation failed, and what may help.
 pub(super) struct Failure {
-    pub(super) stale: bool,
+    pub(super) class: Class,
     pub(super) error: Error,
+}
+
+/// What may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Nothing.
+    Final,
+    /// New sessions and a new login.
+    Session,
+    /// A restart of the library.
+    Module,
+    /// To wait for a free session.
+    Full,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { stale: false, error }
+        Self { class: Class::Final, error }
     }
 }
 
@@ -194,24 +333,37 @@ pub(super) fn failed(operation: &'static str) -> impl Fn(Pkcs11Error) -> Failure
         Pkcs11Error::Pkcs11(RvError::MechanismInvalid | RvError::FunctionNotSupported, _)
         | Pkcs11Error::NullFunctionPointer => Error::Unavailable(operation).into(),
         Pkcs11Error::Pkcs11(code, function) => {
-            Failure { stale: is_stale(code), error: code_of(operation, code, function) }
+            Failure { class: class(code), error: code_of(operation, code, function) }
         }
         error => Error::Failed(operation, error.to_string()).into(),
     }
 }
 
 fn code_of(operation: &'static str, code: RvError, function: Function) -> Error {
-    Error::Failed(operation, format!("{code:?} at {function}"))
+    match code {
+        RvError::SessionCount => Error::Sessions,
+        code => Error::Failed(operation, format!("{code:?} at {function}")),
+    }
 }
 
-fn is_stale(code: RvError) -> bool {
-    matches!(
-        code,
+fn class(code: RvError) -> Class {
+    match code {
         RvError::SessionHandleInvalid
-            | RvError::SessionClosed
-            | RvError::UserNotLoggedIn
-            | RvError::ObjectHandleInvalid
-            | RvError::KeyHandleInvalid
-            | RvError::OperationActive
-    )
+        | RvError::SessionClosed
+        | RvError::UserNotLoggedIn
+        | RvError::ObjectHandleInvalid
+        | RvError::KeyHandleInvalid
+        | RvError::OperationActive => Class::Session,
+        RvError::CryptokiNotInitialized
+        | RvError::DeviceError
+        | RvError::DeviceMemory
+        | RvError::DeviceRemoved
+        | RvError::FunctionFailed
+        | RvError::GeneralError
+        | RvError::SlotIdInvalid
+        | RvError::TokenNotPresent
+        | RvError::TokenNotRecognized => Class::Module,
+        RvError::SessionCount => Class::Full,
+        _ => Class::Final,
+    }
 }

@@ -33,7 +33,7 @@ fn main() {
         keep("uri", text.as_bytes());
     }
     keep("vault_file", &vault::genuine_keys());
-    keep("vault_file", &vault::file(&vault::genuine_keys()));
+    keep("vault_file", &vault::file(vault::FORMATS[0], &vault::genuine_keys()));
 }
 
 const URIS: [&str; 5] = [
