@@ -16,11 +16,13 @@
 //! own publisher key signed; device keys; signatures; public keys.
 //!
 //! In reading order: [`vault`], the trait and what it promises; [`location`], which vault; `software`,
-//! with `vault_file`, and `pkcs11`, the two kinds; [`mod@wiped`], what stays on the stack; [`error`].
+//! with `vault_file`, and `pkcs11`, the two kinds; `self_test`, what a check tries with either;
+//! [`mod@wiped`], what stays on the stack; [`error`].
 
 pub mod error;
 pub mod location;
 mod pkcs11;
+mod self_test;
 mod software;
 pub mod vault;
 mod vault_file;
@@ -28,4 +30,4 @@ pub mod wiped;
 
 pub use error::Error;
 pub use location::{Location, Passphrase};
-pub use vault::{Algorithm, Finding, Key, Role, Vault, create, open};
+pub use vault::{Algorithm, Finding, Key, Part, Role, Vault, create, open};

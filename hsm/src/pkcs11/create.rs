@@ -1,53 +1,53 @@
 //! The first keys of a vault.
 
 use cryptoki::error::Error as Pkcs11Error;
-use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 
-use super::backend::{CMAC, ECDSA, ED25519, ENCRYPT};
+use super::backend::ECDSA;
 use super::keys::{Keys, label, lacking};
+use super::offers::{missing, missing_for};
 use super::session::{Failure, Pool, failed};
-use super::template::{isnt, optional_choices, private, public, secret};
+use super::template::{isnt, optional_choices, private, public_choices, secret};
 use crate::error::Error;
 use crate::vault::{Algorithm, Role};
 
 const GENERATE: &str = "generating a key";
 const FIRST: u32 = 1;
 
-/// Makes version 1 of every key, or none.
+/// Makes version 1 of every key that the token can have, or none.
 pub(super) fn first_keys(pool: &Pool, publisher: Option<Algorithm>) -> Result<(), Error> {
     let publishers = available(pool, publisher)?;
+    let secrets = [Role::Master, Role::Fleet].into_iter().filter(|role| missing(pool, *role).is_none());
+    let secrets: Vec<_> = secrets.collect();
     let session = pool.open_writable()?;
     let there = Keys::read(&session).map_err(|failure| failure.error)?;
     if !there.entries.is_empty() || !there.strays.is_empty() {
         return Err(Error::Exists("the token".into()));
     }
     let mut made = Made { session: &session, handles: Vec::new() };
-    let result = made.all(&publishers);
+    let result = made.all(&secrets, &publishers);
     pool.forget_keys();
     result.inspect_err(|_| made.undo()).map_err(|failure| failure.error)
 }
 
-/// The algorithms to try for the publisher key, after all that the other keys need has been found.
+/// The algorithms to try for the publisher key, without which there is no vault.
 fn available(pool: &Pool, publisher: Option<Algorithm>) -> Result<Vec<Algorithm>, Error> {
-    let mechanisms = pool.module.context.get_mechanism_list(pool.slot);
-    let mechanisms = mechanisms.map_err(|error| failed("listing the mechanisms")(error).error)?;
-    let need = |mechanism: MechanismType, operation: &'static str| {
-        if mechanisms.contains(&mechanism) { Ok(()) } else { Err(Error::Unavailable(operation)) }
+    let candidates = match publisher {
+        Some(Algorithm::Aes256) => return Err(Error::Unavailable("signing with AES")),
+        Some(algorithm) => vec![algorithm],
+        None => vec![Algorithm::Ed25519, Algorithm::EcdsaP256],
     };
-    need(MechanismType::AES_KEY_GEN, "generating AES keys")?;
-    need(MechanismType::AES_GCM, ENCRYPT)?;
-    need(MechanismType::AES_CMAC, CMAC)?;
-    match publisher {
-        Some(Algorithm::Aes256) => Err(Error::Unavailable("signing with AES")),
-        Some(Algorithm::Ed25519) => need(MechanismType::EDDSA, ED25519).map(|()| vec![Algorithm::Ed25519]),
-        Some(Algorithm::EcdsaP256) => need(MechanismType::ECDSA, ECDSA).map(|()| vec![Algorithm::EcdsaP256]),
-        None if need(MechanismType::EDDSA, ED25519).is_ok() => {
-            Ok(vec![Algorithm::Ed25519, Algorithm::EcdsaP256])
+    let mut lacks = ECDSA;
+    let mut available = Vec::new();
+    for algorithm in candidates {
+        match missing_for(pool, Role::Publisher, algorithm) {
+            None => available.push(algorithm),
+            Some(operation) => lacks = operation,
         }
-        None => need(MechanismType::ECDSA, ECDSA).map(|()| vec![Algorithm::EcdsaP256]),
     }
+    if available.is_empty() { Err(Error::Unavailable(lacks)) } else { Ok(available) }
 }
 
 /// What has been made so far.
@@ -57,12 +57,12 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
-    fn all(&mut self, publishers: &[Algorithm]) -> Result<(), Failure> {
-        self.secret(Role::Master)?;
-        self.secret(Role::Fleet)?;
+    fn all(&mut self, secrets: &[Role], publishers: &[Algorithm]) -> Result<(), Failure> {
+        secrets.iter().try_for_each(|role| self.secret(*role))?;
         self.publisher(publishers)?;
         let keys = Keys::read(self.session)?;
-        Role::ALL.into_iter().try_for_each(|role| require_made_inside(self.session, &keys, role))
+        let roles = secrets.iter().chain(&[Role::Publisher]);
+        roles.copied().try_for_each(|role| require_made_inside(self.session, &keys, role))
     }
 
     fn secret(&mut self, role: Role) -> Result<(), Failure> {
@@ -93,11 +93,14 @@ impl Made<'_> {
             Algorithm::Ed25519 => Mechanism::EccEdwardsKeyPairGen,
             _ => Mechanism::EccKeyPairGen,
         };
-        let public = public(algorithm, &label);
-        let generate = |optional: Vec<Attribute>| {
-            self.session.generate_key_pair(&mechanism, &public, &private(&label, &optional))
+        let publics = public_choices(algorithm, &label);
+        let choices = optional_choices(Role::Publisher, algorithm);
+        let choices =
+            choices.iter().flat_map(|optional| publics.iter().map(move |public| (public, optional)));
+        let generate = |(public, optional): (&Vec<Attribute>, &Vec<Attribute>)| {
+            self.session.generate_key_pair(&mechanism, public, &private(&label, optional))
         };
-        let (public, private) = first_accepted(optional_choices(Role::Publisher, algorithm), generate)?;
+        let (public, private) = first_accepted(choices, generate)?;
         self.handles.extend([public, private]);
         Ok(())
     }
@@ -110,13 +113,13 @@ impl Made<'_> {
     }
 }
 
-fn first_accepted<T>(
-    choices: Vec<Vec<Attribute>>,
-    generate: impl Fn(Vec<Attribute>) -> Result<T, Pkcs11Error>,
+fn first_accepted<C, T>(
+    choices: impl IntoIterator<Item = C>,
+    generate: impl Fn(C) -> Result<T, Pkcs11Error>,
 ) -> Result<T, Failure> {
     let mut result = Err(Error::Unavailable(GENERATE).into());
-    for optional in choices {
-        result = generate(optional).map_err(failed(GENERATE));
+    for choice in choices {
+        result = generate(choice).map_err(failed(GENERATE));
         if result.is_ok() {
             break;
         }

@@ -4,6 +4,7 @@
 //! uri ─▶ module (library, token) ─▶ login ─▶ session (pool) ─▶ keys (what is there, and is it as narrow as
 //!                                                │              its role) ─▶ backend (use)
 //!                                                └─▶ create (the first keys)     check (findings)
+//!                                                           └───── offers (mechanisms) ─────┘
 //! ```
 //!
 //! The master key has neither CKA_WRAP nor CKA_UNWRAP: content keys travel as data under AES-GCM, so the
@@ -16,6 +17,7 @@ mod create;
 mod keys;
 mod login;
 mod module;
+mod offers;
 mod point;
 mod session;
 mod template;

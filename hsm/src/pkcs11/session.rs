@@ -17,7 +17,7 @@ use super::module::Module;
 use crate::error::Error;
 
 /// Tokens serialise operations anyway; more sessions don't make them faster.
-const SESSIONS_MAX: usize = 4;
+pub(super) const SESSIONS_MAX: usize = 4;
 /// How long a reading of the keys and their attributes is believed.
 const KEYS_FRESH: Duration = Duration::from_secs(1);
 
@@ -132,8 +132,13 @@ impl Lease<'_> {
         session: Session,
         operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let result = self.keys(&session).and_then(|keys| operation(&session, &keys));
-        self.idle = result.is_ok().then_some(session);
+        let mut result = self.keys(&session).and_then(|keys| operation(&session, &keys));
+        if let Err(failure) = &mut result {
+            // kryoptic calls a lost login a general error.
+            failure.stale |= require_login(&session).is_err_and(|lost| lost.stale);
+            return result;
+        }
+        self.idle = Some(session);
         result
     }
 
