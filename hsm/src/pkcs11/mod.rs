@@ -21,11 +21,16 @@ mod offers;
 mod point;
 mod session;
 mod template;
+mod turn;
+
+use std::time::Duration;
 
 use backend::Token;
+use cryptoki::slot::{Slot, TokenInfo};
 use login::Login;
 use module::Module;
 use session::Pool;
+use turn::Turn;
 
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
@@ -33,9 +38,9 @@ use crate::vault::{Algorithm, Ask};
 
 /// Opens the vault in the token that `uri` names.
 pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Token, Error> {
-    let module = Module::load(uri)?;
-    let (slot, info) = module.find(uri)?;
+    let (module, slot, info) = find(uri)?;
     let login = Login::obtain(&info, uri, ask)?;
+    let _turn = Turn::wait(&module.path);
     Ok(Token::new(Pool::connect(module, slot, login)?))
 }
 
@@ -44,4 +49,27 @@ pub(crate) fn create(uri: &Pkcs11Uri, publisher: Option<Algorithm>, ask: Ask<'_>
     let token = open(uri, ask)?;
     create::first_keys(token.pool(), publisher)?;
     Ok(token)
+}
+
+/// Before each further look for a token, in milliseconds.
+const PAUSES: [u64; 4] = [20, 60, 180, 540];
+
+/// The token, if need be at a further look: SoftHSM's can't be read in the moment in which another process logs in to
+/// it, which may be one that doesn't take turns; and a library that starts then takes it for none at all.
+fn find(uri: &Pkcs11Uri) -> Result<(Module, Slot, TokenInfo), Error> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        let turn = uri.module.as_deref().map(Turn::wait);
+        let module = Module::load(uri)?;
+        let found = module.find(uri);
+        drop(turn);
+        match (found, pauses.next()) {
+            (Ok((slot, info)), _) => return Ok((module, slot, info)),
+            (Err(Error::Token(_)), Some(pause)) => {
+                std::thread::sleep(Duration::from_millis(*pause));
+                module.unload_if_new()?;
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
 }

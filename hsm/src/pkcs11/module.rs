@@ -35,6 +35,8 @@ static LOADED: Mutex<BTreeMap<PathBuf, Pkcs11>> = Mutex::new(BTreeMap::new());
 pub(super) struct Module {
     pub(super) path: PathBuf,
     pub(super) context: Pkcs11,
+    /// Whether this vault is the first in it.
+    new: bool,
 }
 
 impl Module {
@@ -46,12 +48,22 @@ impl Module {
         let canonical = path.canonicalize().map_err(|error| unusable(error.to_string()))?;
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(context) = loaded.get(&canonical) {
-            return Ok(Self { path: canonical, context: context.clone() });
+            return Ok(Self { path: canonical, context: context.clone(), new: false });
         }
         let context = Pkcs11::new(&canonical).map_err(|error| unusable(error.to_string()))?;
-        initialize(&context).map_err(unusable)?;
+        let new = initialize(&context).map_err(unusable)?;
         loaded.insert(canonical.clone(), context.clone());
-        Ok(Self { path: canonical, context })
+        Ok(Self { path: canonical, context, new })
+    }
+
+    /// Undoes [`load`](Self::load), so that the next one starts the library anew, unless others use it.
+    pub(super) fn unload_if_new(self) -> Result<(), Error> {
+        if self.new {
+            LOADED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.path);
+            let path = self.path;
+            self.context.finalize().map_err(|error| Error::Module(path, error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// The one token that fits the URI. Slot numbers change, so they are no part of it.
@@ -90,10 +102,12 @@ fn only_known() -> Result<PathBuf, Error> {
     }
 }
 
-fn initialize(context: &Pkcs11) -> Result<(), String> {
+/// Whether it wasn't before.
+fn initialize(context: &Pkcs11) -> Result<bool, String> {
     // Without OS_LOCKING_OK, SoftHSM crashes with more than one thread.
     match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-        Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Pkcs11Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(false),
         Err(error @ Pkcs11Error::Pkcs11(RvError::GeneralError, _)) => Err(format!(
             "{error}; if it is SoftHSM: SOFTHSM2_CONF must name a readable file, whose directories.tokendir \
              must exist and be writable (for the system's own one: be a member of the group softhsm)"
