@@ -17,7 +17,8 @@
 //!
 //! In reading order: [`vault`], the trait and what it promises; [`life`], how keys come and go; [`batch`], many grants
 //! under one signature; [`location`], which vault; `software`, with `vault_file`, and `pkcs11`, the two kinds;
-//! `observed`, what is told of each use of a key; [`mod@wiped`], what stays on the stack; [`error`].
+//! `observed`, what is told of each use of a key; `self_test`, what a check tries; [`mod@wiped`], what stays on the
+//! stack; [`error`].
 
 pub mod batch;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod life;
 pub mod location;
 mod observed;
 mod pkcs11;
+mod self_test;
 mod software;
 pub mod vault;
 mod vault_file;
@@ -37,7 +39,7 @@ pub use location::{Location, Passphrase};
 pub use pkcs11::is_stuck;
 #[doc(hidden)]
 pub use pkcs11::modules;
-pub use vault::{Algorithm, Finding, Key, Role, Vault, backup, create, open, restore};
+pub use vault::{Algorithm, Finding, Key, Part, Role, Vault, backup, create, open, restore};
 
 /// What `tests/fuzz` reaches besides the public API; it alone builds with `--cfg fuzzing`.
 #[cfg(fuzzing)]

@@ -95,6 +95,10 @@ impl<B: Backend> Backend for Observed<B> {
         observe("check", None, || self.0.check())
     }
 
+    fn unavailable(&self, role: Role) -> Option<&'static str> {
+        self.0.unavailable(role)
+    }
+
     fn retired(&self) -> Result<Vec<(Role, u32)>, Error> {
         self.0.retired()
     }

@@ -18,7 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::error::Error;
 use crate::location::Passphrase;
 use crate::observed::observe_key;
-use crate::vault::{Algorithm, Backend, Finding, Key, Role};
+use crate::vault::{Algorithm, Backend, Finding, Key, Part, Role};
 use crate::vault_file::{Kdf, Stock, StoredKey, VaultFile};
 
 mod copy;
@@ -245,15 +245,22 @@ impl Backend for Software {
         self.remove_key(role, version)
     }
 
+    fn unavailable(&self, _role: Role) -> Option<&'static str> {
+        None
+    }
+
     #[cfg(unix)]
     fn check(&self) -> Result<Vec<Finding>, Error> {
         use std::os::unix::fs::PermissionsExt;
         let metadata = std::fs::metadata(&self.path).map_err(|error| Error::Io(self.path.clone(), error))?;
         let mode = metadata.permissions().mode() & 0o777;
-        let ok = mode & 0o077 == 0;
-        let advice = if ok { "" } else { ": others can read or replace it; run chmod 600" };
-        let detail = format!("{}, mode {mode:04o}{advice}", self.path.display());
-        Ok(vec![Finding { subject: "vault file".into(), ok, detail }])
+        let (subject, found) = ("vault file", format!("{}, mode {mode:04o}", self.path.display()));
+        Ok(vec![if mode & 0o077 == 0 {
+            Finding::good(Part::Token, subject, found)
+        } else {
+            let advice = ": others can read or replace it; run chmod 600";
+            Finding::bad(Part::Token, subject, found + advice)
+        }])
     }
 
     #[cfg(not(unix))]

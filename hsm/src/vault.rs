@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::life::LifeCycle;
 use crate::location::{Location, Passphrase};
 use crate::observed::Observed;
+use crate::self_test::self_test;
 use crate::wiped::{Wiped, wiped};
 use crate::{pkcs11, software};
 
@@ -39,6 +40,15 @@ impl Role {
             Self::Master => "master",
             Self::Fleet => "fleet",
             Self::Publisher => "publisher",
+        }
+    }
+
+    /// What isn't available without a key of this role.
+    pub const fn serves(self) -> &'static str {
+        match self {
+            Self::Master => "sealing, opening by the vault and granting",
+            Self::Fleet => "deriving device keys, and grants for them",
+            Self::Publisher => "signing manifests and grants",
         }
     }
 }
@@ -79,12 +89,61 @@ pub struct Key {
 /// One thing that a check of a vault looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// What it is a part of.
+    pub part: Part,
     /// What was looked at, such as `master/1 sensitive`.
     pub subject: String,
-    /// Whether it is as it should be.
+    /// Whether it is as it should be, or may be as it is.
     pub ok: bool,
+    /// Whether it isn't quite as it should be and is tolerated: something to know.
+    pub note: bool,
     /// What was found, and where it isn't ok, what to do.
     pub detail: String,
+}
+
+/// What a finding is about, in the order in which they are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The software: a PKCS#11 library.
+    Library,
+    /// The token, or the vault's file.
+    Token,
+    /// What the token can compute.
+    Mechanisms,
+    /// The keys, and every attribute of theirs.
+    Keys,
+    /// The keys in use.
+    Tests,
+}
+
+impl Part {
+    /// The part's name in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Library => "library",
+            Self::Token => "token",
+            Self::Mechanisms => "mechanisms",
+            Self::Keys => "keys",
+            Self::Tests => "tests",
+        }
+    }
+}
+
+impl Finding {
+    /// As it should be.
+    pub fn good(part: Part, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { part, subject: subject.into(), ok: true, note: false, detail: detail.into() }
+    }
+
+    /// Tolerated.
+    pub fn noted(part: Part, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { note: true, ..Self::good(part, subject, detail) }
+    }
+
+    /// Wrong.
+    pub fn bad(part: Part, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { ok: false, ..Self::good(part, subject, detail) }
+    }
 }
 
 /// The holder of one publisher's keys. One vault is one tenant. Here is their use; [`LifeCycle`] changes them.
@@ -226,6 +285,9 @@ pub(crate) trait Backend: Send + Sync {
 
     fn publisher_key(&self, publisher: u32) -> Result<PublisherKey, Error>;
 
+    /// The operation that this kind of vault, or this very token, can't do with any key of a role.
+    fn unavailable(&self, role: Role) -> Option<&'static str>;
+
     /// Findings that are this kind's own.
     fn check(&self) -> Result<Vec<Finding>, Error>;
 
@@ -285,7 +347,8 @@ impl<B: Backend> Vault for Roles<B> {
     }
 
     fn newest(&self, role: Role) -> Result<u32, Error> {
-        self.active(role)?.pop().ok_or(Error::NoKey(role))
+        let lacking = || self.0.unavailable(role).map_or(Error::NoKey(role), Error::Unavailable);
+        self.active(role)?.pop().ok_or_else(lacking)
     }
 
     fn publish(&self, unsigned: &Unsigned) -> Result<Envelope, Error> {
@@ -348,15 +411,25 @@ impl<B: Backend> Vault for Roles<B> {
 
     fn check(&self) -> Result<Vec<Finding>, Error> {
         let mut findings = self.0.check()?;
-        for role in Role::ALL {
-            let newest = self.newest(role);
-            let detail = match &newest {
-                Ok(version) => format!("version {version}"),
-                Err(error) => error.to_string(),
-            };
-            findings.push(Finding { subject: format!("{} key", role.name()), ok: newest.is_ok(), detail });
-        }
+        findings.extend(Role::ALL.map(|role| self.check_newest(role)));
+        findings.extend(self.keys()?.iter().map(|key| self_test(&self.0, key)));
+        findings.sort_by_key(|finding| finding.part);
         Ok(findings)
+    }
+}
+
+impl<B: Backend> Roles<B> {
+    /// A token that can't have a role's key does without; any other vault lacks one.
+    fn check_newest(&self, role: Role) -> Finding {
+        let subject = format!("{} key", role.name());
+        let without = |error: &Error| format!("{error}; not available: {}", role.serves());
+        match self.newest(role) {
+            Ok(version) => Finding::good(Part::Keys, subject, format!("version {version} is used")),
+            Err(error @ Error::Unavailable(_)) if role != Role::Publisher => {
+                Finding::noted(Part::Keys, subject, without(&error))
+            }
+            Err(error) => Finding::bad(Part::Keys, subject, without(&error)),
+        }
     }
 }
 

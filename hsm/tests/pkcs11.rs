@@ -96,7 +96,7 @@ fn a_fresh_vault_checks_out() {
         for subject in ["module", "token", "PIN", "master/1 wraps and unwraps", "fleet/1 makes CMACs"] {
             assert!(findings.iter().any(|finding| finding.subject == subject), "{subject}: {findings:#?}");
         }
-        assert!(detail(&findings, "publisher/1 fences").contains("no copies"), "{findings:#?}");
+        assert!(detail(&findings, "publisher/1 fences").contains("one mechanism only"), "{findings:#?}");
     });
 }
 
@@ -336,6 +336,8 @@ fn widened_keys_are_refused_in_use() {
             (Attribute::Verify(true), "verify isn't false"),
             (Attribute::Private(false), "private isn't true"),
             (Attribute::Encrypt(false), "encrypt isn't true"),
+            (Attribute::Modifiable(true), "modifiable is true"),
+            (Attribute::Copyable(true), "copyable is true"),
         ];
         let model = Model::seal(b"weights");
         for (version, (wide, fault)) in (2..).zip(widened) {
@@ -578,6 +580,8 @@ fn imported(label: &str, value: [u8; 32], rights: &[Attribute]) -> Vec<Attribute
         Attribute::Wrap(false),
         Attribute::Unwrap(false),
         Attribute::Derive(false),
+        Attribute::Modifiable(false),
+        Attribute::Copyable(false),
     ];
     for right in rights {
         template.retain(|attribute| attribute.attribute_type() != right.attribute_type());

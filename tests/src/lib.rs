@@ -3,7 +3,7 @@
 //! - [`story`]: the whole path, command by command. Read it first
 //! - [`workspace`]: a folder with a vault in it, in which the real `modelseal` runs
 //! - [`published`]: such a folder in which a model was sealed and granted
-//! - [`softhsm`]: a token of its own for one test
+//! - [`softhsm`]: a token of its own for one test; [`tokens`]: the same of any kind
 //! - [`faults`]: a token of which one can go wrong what one likes, and a program that uses it
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
 //! - [`forge`]: the format over again, for attackers who know it and hold a key
@@ -32,6 +32,7 @@ pub mod published;
 pub mod remains;
 pub mod softhsm;
 pub mod story;
+pub mod tokens;
 pub mod vectors;
 pub mod workspace;
 

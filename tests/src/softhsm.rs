@@ -5,13 +5,13 @@ use std::process::Command;
 
 use crate::workspace::{Workspace, write_private};
 
-const MODULES: [&str; 4] = [
+pub(crate) const MODULES: [&str; 4] = [
     "/usr/lib/softhsm/libsofthsm2.so",
     "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
     "/usr/lib64/pkcs11/libsofthsm2.so",
     "/opt/homebrew/lib/softhsm/libsofthsm2.so",
 ];
-const MISSING: &str = "SoftHSM isn't installed: run `apt-get install softhsm2`";
+pub(crate) const MISSING: &str = "SoftHSM isn't installed: run `apt-get install softhsm2`";
 
 /// The PIN of every token in the tests.
 pub const PIN: &str = "271828";

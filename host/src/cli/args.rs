@@ -399,8 +399,11 @@ pub(super) enum KeyCommand {
     /// List the vault's keys
     #[command(after_help = "Example:\n  modelseal key list --json")]
     List,
-    /// Check that every key is there and has its role's rights only
-    #[command(after_help = "Example:\n  modelseal key check")]
+    /// Check the token and every key: mechanisms, attributes, labels, PIN, and each key in use
+    ///
+    /// A table: `ok`; `note` for what is tolerated and good to know; `FAIL` for what isn't, with exit code 5. A key
+    /// with wider rights than its role's is refused in use, too.
+    #[command(after_help = "Example:\n  modelseal key check\n  modelseal key check --json")]
     Check,
     /// Write the publisher's public keys as PEM, the newest first
     #[command(after_help = "Example:\n  modelseal key export -o publisher.pem")]

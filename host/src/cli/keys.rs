@@ -1,6 +1,6 @@
 //! `init` and `key`.
 
-use modelseal_hsm::{Finding, Key, Vault};
+use modelseal_hsm::{Finding, Key, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{InitArgs, KeyCommand};
@@ -31,13 +31,26 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
     Locked::open(&registry, &vault.publisher()?)?.commit()?;
     let keys = vault.keys()?;
-    let text = format!("made {} keys in {location}; devices are kept in {}", keys.len(), registry.display());
+    let made = if let [_] = keys.as_slice() { "1 key".into() } else { format!("{} keys", keys.len()) };
+    let made = format!("made {made} in {location}; devices are kept in {}", registry.display());
+    let lacking = lacking(&*vault);
+    let text: Vec<_> = std::iter::once(made).chain(lacking.iter().map(|(_, text)| text.clone())).collect();
     let object = json!({
         "vault": location.to_string(),
         "registry": registry,
         "keys": keys.iter().map(key_object).collect::<Vec<_>>(),
+        "unavailable": lacking.iter().map(|(role, _)| role.name()).collect::<Vec<_>>(),
     });
-    context.show(&object, &text)
+    context.show(&object, &text.join("\n"))
+}
+
+/// The roles whose keys a token can't have, and what that means.
+fn lacking(vault: &dyn Vault) -> Vec<(Role, String)> {
+    let why = |role: Role| {
+        let error = vault.newest(role).err()?;
+        Some((role, format!("no {} key: {error}; not available: {}", role.name(), role.serves())))
+    };
+    Role::ALL.into_iter().filter_map(why).collect()
 }
 
 pub(super) fn make_parent(path: &std::path::Path) -> Result<()> {
@@ -86,14 +99,19 @@ pub(super) fn key_object(key: &Key) -> Value {
 
 fn check(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
     let findings = vault.check()?;
-    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
-    let line =
-        |f: &Finding| format!("{}  {:width$}  {}", if f.ok { "ok  " } else { "FAIL" }, f.subject, f.detail);
-    let object = |f: &Finding| json!({ "subject": f.subject, "ok": f.ok, "detail": f.detail });
+    let object = |f: &Finding| {
+        json!({
+            "part": f.part.name(),
+            "subject": f.subject,
+            "status": status(f),
+            "ok": f.ok,
+            "detail": f.detail,
+        })
+    };
     let objects: Vec<_> = findings.iter().map(object).collect();
     let failed = findings.iter().filter(|finding| !finding.ok).count();
-    let text = findings.iter().map(line).collect::<Vec<_>>().join("\n");
-    context.answer(&json!({ "ok": failed == 0, "findings": objects }), &text)?;
+    context
+        .answer(&json!({ "ok": failed == 0, "failed": failed, "findings": objects }), &table(&findings))?;
     if failed == 0 {
         return Ok(());
     }
@@ -102,6 +120,31 @@ fn check(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
         format!("{failed} of {} checks failed", findings.len()),
         "see the lines with FAIL",
     ))
+}
+
+fn status(finding: &Finding) -> &'static str {
+    match (finding.ok, finding.note) {
+        (false, _) => "fail",
+        (true, true) => "note",
+        (true, false) => "ok",
+    }
+}
+
+/// A heading for each part, and a line for each finding: what, in what state, and what was found.
+fn table(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for part in findings.chunk_by(|one, next| one.part == next.part) {
+        lines.extend(part.first().map(|first| first.part.name().to_owned()));
+        lines.extend(part.iter().map(|finding| {
+            let status = match status(finding) {
+                "fail" => "FAIL",
+                status => status,
+            };
+            format!("  {status:4}  {:width$}  {}", finding.subject, finding.detail)
+        }));
+    }
+    lines.join("\n")
 }
 
 fn export(

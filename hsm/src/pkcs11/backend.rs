@@ -15,9 +15,10 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::session::{Failure, Pool, failed};
-use super::{check, create, point, retire};
+use super::{check, create, offers, point, retire};
 use crate::error::Error;
 use crate::observed::observe_key;
+use crate::self_test::SELF_TEST;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 
 pub(super) const ENCRYPT: &str = "encrypting with AES-256-GCM";
@@ -26,9 +27,6 @@ pub(super) const CMAC: &str = "making an AES-256-CMAC";
 pub(super) const SIGN: &str = "signing";
 pub(super) const ED25519: &str = "signing with Ed25519";
 pub(super) const ECDSA: &str = "signing with ECDSA P-256";
-
-/// What self-tests encrypt under, take the CMAC of and sign: no label of the format.
-pub(super) const SELF_TEST: &[u8] = b"modelseal/v1/self-test\0";
 
 const TAG_BITS: u64 = 128;
 
@@ -132,6 +130,10 @@ impl Backend for Token {
         let key = read?;
         self.prove(publisher, key)?;
         Ok(key)
+    }
+
+    fn unavailable(&self, role: Role) -> Option<&'static str> {
+        offers::missing(&self.pool, role)
     }
 
     fn check(&self) -> Result<Vec<Finding>, Error> {

@@ -1,194 +1,303 @@
 //! Everything that can be wrong with a token, looked at. What endangers is refused in use, too.
 
 use cryptoki::context::Pkcs11;
-use cryptoki::mechanism::MechanismType;
-use cryptoki::object::Attribute;
+use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::mechanism::MechanismInfo;
+use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::Session;
-use cryptoki::slot::TokenInfo;
-use zeroize::Zeroizing;
+use cryptoki::slot::{Limit, TokenInfo};
 
-use super::backend::{CMAC, DECRYPT, ECDSA, ED25519, ENCRYPT, SELF_TEST, Token};
-use super::keys::{Entry, Keys, lacking};
-use super::session::{Failure, Pool};
-use super::template::{isnt, optional, origin};
+use super::backend::Token;
+use super::keys::{Entry, Keys, lacking, read};
+use super::offers::{Need, ask, needs, offered};
+use super::session::{Failure, Pool, SESSIONS_MAX};
+use super::template::{forbidden, isnt, mechanism_alone, origin, required, words};
 use crate::error::Error;
-use crate::observed::observe_key;
-use crate::vault::{Algorithm, Backend, Finding, Key, Role};
+use crate::vault::{Algorithm, Backend, Finding, Key, Part};
+
+/// Those of the pool, one that keeps the login, and one that writes.
+const SESSIONS_WANTED: u64 = SESSIONS_MAX as u64 + 2;
 
 pub(super) fn check(token: &Token) -> Result<Vec<Finding>, Error> {
     let pool = token.pool();
-    let mut findings = vec![module(pool)];
+    let mut findings = library(pool);
     findings.extend(token_itself(pool));
+    findings.push(randomness(pool)?);
     pool.forget_keys();
     let keys = token.keys()?;
-    findings.extend(mechanisms(pool, &keys));
+    findings.push(listed(pool));
+    findings.extend(needs().iter().map(|need| mechanism(pool, need, &keys)));
     findings.extend(pool.run(attributes)?);
-    findings.extend(keys.iter().map(|key| self_test(token, key)));
     Ok(findings)
 }
 
-fn finding(subject: impl Into<String>, found: Result<String, String>) -> Finding {
-    let ok = found.is_ok();
-    Finding { subject: subject.into(), ok, detail: found.unwrap_or_else(|wrong| wrong) }
-}
-
-fn module(pool: &Pool) -> Finding {
-    let info = pool.ask(|context, _| context.get_library_info());
-    let info = info.map_err(|e| e.to_string()).and_then(|info| info.map_err(|e| e.to_string()));
+fn library(pool: &Pool) -> Vec<Finding> {
     let path = pool.module_path().display();
-    finding(
-        "module",
-        info.map(|info| {
+    match ask(pool, |context, _| context.get_library_info()) {
+        Err(error) => vec![Finding::bad(Part::Library, "module", error)],
+        Ok(info) => {
             let (name, version) = (info.library_description().trim_end(), info.library_version());
-            format!("{path}: {name} {version}, PKCS#11 {}", info.cryptoki_version())
-        }),
-    )
-}
-
-fn token_itself(pool: &Pool) -> Vec<Finding> {
-    match pool.ask(Pkcs11::get_token_info) {
-        Err(error) => vec![finding("token", Err(error.to_string()))],
-        Ok(Err(error)) => vec![finding("token", Err(error.to_string()))],
-        Ok(Ok(info)) => {
-            let detail = format!(
-                "{}, serial {}: {} {}, firmware {}",
-                info.label(),
-                info.serial_number(),
-                info.manufacturer_id(),
-                info.model(),
-                info.firmware_version()
-            );
-            vec![finding("token", Ok(detail)), finding("PIN", pin(&info))]
+            vec![
+                Finding::good(Part::Library, "module", format!("{path}: {name} {version}")),
+                Finding::good(Part::Library, "PKCS#11", info.cryptoki_version().to_string()),
+            ]
         }
     }
 }
 
-fn pin(info: &TokenInfo) -> Result<String, String> {
+// ---- The token ---------------------------------------------------------------------------------------------
+
+fn token_itself(pool: &Pool) -> Vec<Finding> {
+    match ask(pool, Pkcs11::get_token_info) {
+        Err(error) => vec![Finding::bad(Part::Token, "token", error)],
+        Ok(info) => {
+            vec![identity(&info), versions(&info), slot(pool), pin(&info), sessions(&info), clock(&info)]
+        }
+    }
+}
+
+fn identity(info: &TokenInfo) -> Finding {
+    let (label, serial) = (info.label(), info.serial_number());
+    let detail = format!("{label}, serial {serial}: {} {}", info.manufacturer_id(), info.model().trim_end());
+    if info.error_state() {
+        return Finding::bad(Part::Token, "token", detail + "; it reports a failed self-test of its own");
+    }
+    if info.write_protected() {
+        return Finding::noted(Part::Token, "token", detail + "; it can't be written to: no new keys");
+    }
+    Finding::good(Part::Token, "token", detail)
+}
+
+fn versions(info: &TokenInfo) -> Finding {
+    let detail = format!("{}, hardware {}", info.firmware_version(), info.hardware_version());
+    Finding::good(Part::Token, "firmware", detail)
+}
+
+fn slot(pool: &Pool) -> Finding {
+    match ask(pool, Pkcs11::get_slot_info) {
+        Err(error) => Finding::bad(Part::Token, "slot", error),
+        Ok(info) => {
+            let kind = if info.hardware_slot() { "hardware" } else { "software" };
+            let removable = if info.removable_device() { ", removable" } else { "" };
+            let detail = format!("{kind}{removable}: {}", info.slot_description().trim_end());
+            Finding::good(Part::Token, "slot", detail)
+        }
+    }
+}
+
+/// All that PKCS#11 tells of the tries that are left: there is no number.
+fn pin(info: &TokenInfo) -> Finding {
     let warnings = [
-        (info.user_pin_locked(), "it is locked"),
+        (!info.user_pin_initialized(), "none is set"),
+        (info.user_pin_locked(), "locked; no tries are left"),
         (info.user_pin_final_try(), "one try is left"),
         (info.user_pin_count_low(), "there were wrong tries, and few are left"),
         (info.user_pin_to_be_changed(), "it is still the first one and must be changed"),
     ];
     match warnings.into_iter().find(|(is_so, _)| *is_so) {
-        Some((_, warning)) => Err(warning.into()),
-        None => Ok("the token has no warning about it".into()),
+        Some((_, warning)) => Finding::bad(Part::Token, "PIN", warning),
+        None => Finding::good(
+            Part::Token,
+            "PIN",
+            format!("set; the token warns of no wrong tries; {}", entry(info)),
+        ),
     }
 }
 
-/// Those that the keys need. A token without a publisher key yet needs either algorithm.
-fn mechanisms(pool: &Pool, keys: &[Key]) -> Vec<Finding> {
-    let has = |algorithm| keys.iter().any(|key| key.algorithm == algorithm);
-    let mut needed = vec![
-        (MechanismType::AES_GCM, ENCRYPT),
-        (MechanismType::AES_GCM, DECRYPT),
-        (MechanismType::AES_CMAC, CMAC),
-    ];
-    if has(Algorithm::Ed25519) {
-        needed.push((MechanismType::EDDSA, ED25519));
+fn entry(info: &TokenInfo) -> String {
+    if info.protected_authentication_path() {
+        return "it is entered at the token".into();
     }
-    if has(Algorithm::EcdsaP256) {
-        needed.push((MechanismType::ECDSA, ECDSA));
+    match (info.min_pin_length(), info.max_pin_length()) {
+        // Seen: a greatest length of 0, for none.
+        (least, most) if most < least => format!("the token asks for at least {least} characters"),
+        (least, most) => format!("the token asks for {least} to {most} characters"),
     }
-    let needed = needed.into_iter();
-    needed.map(|(mechanism, operation)| finding(operation, offered(pool, mechanism, operation))).collect()
 }
 
-fn offered(pool: &Pool, mechanism: MechanismType, operation: &str) -> Result<String, String> {
-    let info = pool.ask(|context, slot| context.get_mechanism_info(slot, mechanism));
-    let offered = info.is_ok_and(|info| {
-        info.is_ok_and(|info| match operation {
-            ENCRYPT => info.encrypt(),
-            DECRYPT => info.decrypt(),
-            _ => info.sign(),
-        })
-    });
-    if offered {
-        Ok("the token has it".into())
-    } else {
-        Err("the token doesn't have it; other operations go on".into())
+fn sessions(info: &TokenInfo) -> Finding {
+    let open = info.session_count().map_or("unknown".into(), |open| open.to_string());
+    let detail = |limit: &str| format!("{limit}, open: {open}; modelseal uses up to {SESSIONS_WANTED}");
+    match info.max_session_count() {
+        Limit::Infinite => Finding::good(Part::Token, "sessions", detail("no limit")),
+        Limit::Unavailable => Finding::good(Part::Token, "sessions", detail("the token tells no limit")),
+        Limit::Max(most) if most >= SESSIONS_WANTED => {
+            Finding::good(Part::Token, "sessions", detail(&format!("at most {most}")))
+        }
+        Limit::Max(most) => Finding::noted(Part::Token, "sessions", detail(&format!("only {most}"))),
     }
 }
+
+/// Nothing depends on it.
+fn clock(info: &TokenInfo) -> Finding {
+    let detail = match info.utc_time() {
+        _ if !info.clock_on_token() => "none; none is needed".into(),
+        Some(time) => format!(
+            "{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC",
+            time.year, time.month, time.day, time.hour, time.minute, time.second
+        ),
+        None => "the token has one and doesn't tell its time; none is needed".into(),
+    };
+    Finding::good(Part::Token, "clock", detail)
+}
+
+/// The token's keys come from it. Nonces and content keys are the host's.
+fn randomness(pool: &Pool) -> Result<Finding, Error> {
+    let drawn = pool.run(|session, _| {
+        let draw = || session.generate_random_vec(32);
+        Ok(draw().and_then(|first| Ok((first, draw()?))))
+    })?;
+    let part = Part::Token;
+    Ok(match drawn {
+        Ok((first, second)) if first != second && first.iter().any(|byte| *byte != 0) => {
+            Finding::good(part, "RNG", "two draws of 32 bytes differ")
+        }
+        Ok(_) => Finding::bad(part, "RNG", "two draws of 32 bytes are equal; don't make keys with it"),
+        Err(error) => {
+            Finding::noted(part, "RNG", format!("it gives nothing out ({error}); only keys are made with it"))
+        }
+    })
+}
+
+// ---- Mechanisms --------------------------------------------------------------------------------------------
+
+fn listed(pool: &Pool) -> Finding {
+    match ask(pool, Pkcs11::get_mechanism_list) {
+        Ok(list) => {
+            let detail = format!("{} that are known by name; what matters of them is below", list.len());
+            Finding::good(Part::Mechanisms, "list", detail)
+        }
+        Err(error) => Finding::bad(Part::Mechanisms, "list", error),
+    }
+}
+
+/// Wrong is what a key lacks that is there. What is missing for a key that isn't there is something to know.
+fn mechanism(pool: &Pool, need: &Need, keys: &[Key]) -> Finding {
+    let (part, name) = (Part::Mechanisms, need.mechanism);
+    if let Some(info) = offered(pool, need) {
+        return Finding::good(part, need.operation, format!("{name}, {}", limits(&info)));
+    }
+    let uses = |key: &Key| key.role == need.role && key.algorithm == need.algorithm;
+    let generates = need.operation.starts_with("generating");
+    if keys.iter().any(uses) && !generates {
+        return Finding::bad(part, need.operation, format!("{name} is missing, and a key here needs it"));
+    }
+    let other = match need.algorithm {
+        Algorithm::Ed25519 => "ECDSA P-256 serves as well",
+        Algorithm::EcdsaP256 => "Ed25519 serves as well",
+        Algorithm::Aes256 => "other operations go on",
+    };
+    Finding::noted(part, need.operation, format!("{name} is missing; {other}"))
+}
+
+fn limits(info: &MechanismInfo) -> String {
+    let place = if info.hardware() { "in hardware" } else { "in software" };
+    // In bits or bytes: tokens differ.
+    match (info.min_key_size(), info.max_key_size()) {
+        (0, 0) => place.into(),
+        (least, most) => format!("{place}, key sizes {least} to {most}"),
+    }
+}
+
+// ---- Keys --------------------------------------------------------------------------------------------------
 
 fn attributes(session: &Session, keys: &Keys) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
     for entry in &keys.entries {
         let name = format!("{}/{}", entry.key.role.name(), entry.key.version);
-        let narrow = if entry.faults.is_empty() {
-            Ok("as narrow as its role".into())
-        } else {
-            Err(format!("refused in use: {}", entry.faults.join(", ")))
-        };
-        findings.push(finding(format!("{name} attributes"), narrow));
-        findings.push(finding(format!("{name} origin"), made_inside(session, entry)?));
-        findings.push(finding(format!("{name} fences"), Ok(fences(session, entry))));
+        findings.push(narrow(entry, &name));
+        findings.extend(each_required(session, entry, &name)?);
+        findings.extend(each_forbidden(session, entry, &name)?);
+        findings.push(labels(entry, &name));
+        findings.push(made_inside(session, entry, &name)?);
+        findings.push(fences(session, entry, &name));
     }
     for stray in &keys.strays {
         let wrong = "a key that can't have this role has its label; it is never used";
-        findings.push(finding(stray, Err(wrong.into())));
+        findings.push(Finding::bad(Part::Keys, stray, wrong));
     }
     Ok(findings)
 }
 
+/// In one line, and in the same words as where it is refused in use.
+fn narrow(entry: &Entry, name: &str) -> Finding {
+    let subject = format!("{name} attributes");
+    if entry.faults.is_empty() {
+        let detail = format!("{}, as narrow as its role", entry.key.algorithm.name());
+        return Finding::good(Part::Keys, subject, detail);
+    }
+    Finding::bad(Part::Keys, subject, format!("refused in use: {}", entry.faults.join(", ")))
+}
+
+fn each_required(session: &Session, entry: &Entry, name: &str) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
+    for wanted in required(entry.key.role) {
+        let (attribute, value) = words(&wanted);
+        let subject = format!("{name} {attribute}");
+        findings.push(match read(session, entry.handle, &wanted)? {
+            Some(found) if found == wanted => Finding::good(Part::Keys, subject, value),
+            Some(found) => {
+                let found = words(&found).1;
+                Finding::bad(Part::Keys, subject, format!("{found}, must be {value}: refused in use"))
+            }
+            None => {
+                let detail = format!("the token doesn't tell, must be {value}: refused in use");
+                Finding::bad(Part::Keys, subject, detail)
+            }
+        });
+    }
+    Ok(findings)
+}
+
+fn each_forbidden(session: &Session, entry: &Entry, name: &str) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
+    for wrong in forbidden(entry.key.role) {
+        let (attribute, value) = words(&wrong);
+        let subject = format!("{name} {attribute}");
+        findings.push(match read(session, entry.handle, &wrong)? {
+            Some(found) if found == wrong => {
+                Finding::bad(Part::Keys, subject, format!("{value}, must not be: refused in use"))
+            }
+            Some(found) => Finding::good(Part::Keys, subject, words(&found).1),
+            None => Finding::noted(Part::Keys, subject, "the token doesn't know it"),
+        });
+    }
+    Ok(findings)
+}
+
+fn labels(entry: &Entry, name: &str) -> Finding {
+    let subject = format!("{name} label");
+    if entry.alone {
+        return Finding::good(Part::Keys, subject, format!("{}, once", entry.label()));
+    }
+    let detail = format!("several keys are called {}: refused in use", entry.label());
+    Finding::bad(Part::Keys, subject, detail)
+}
+
 /// An imported key may be elsewhere, too; it is reported and used.
-fn made_inside(session: &Session, entry: &Entry) -> Result<Result<String, String>, Failure> {
+fn made_inside(session: &Session, entry: &Entry, name: &str) -> Result<Finding, Failure> {
     let wrong = lacking(session, entry.handle, origin())?;
+    let subject = format!("{name} origin");
     if wrong.is_empty() {
-        return Ok(Ok("made in the token, and never outside it".into()));
+        return Ok(Finding::good(Part::Keys, subject, "made in the token, and never outside it"));
     }
-    Ok(Err(format!("copies of it may exist, or the token doesn't tell: {}", words(&wrong))))
+    let wrong: Vec<_> = wrong.iter().map(isnt).collect();
+    let detail = format!("copies of it may exist, or the token doesn't tell: {}", wrong.join(", "));
+    Ok(Finding::bad(Part::Keys, subject, detail))
 }
 
-/// Not every token has them, and use doesn't rely on them.
-fn fences(session: &Session, entry: &Entry) -> String {
-    let mut absent = Vec::new();
-    for attribute in optional(entry.key.role, entry.key.algorithm) {
-        // Alone, because a token may know one and not another.
-        let found = lacking(session, entry.handle, vec![attribute.clone()]);
-        absent.extend(found.unwrap_or_else(|_| vec![attribute]));
+/// Not every token has it, and use doesn't rely on it.
+fn fences(session: &Session, entry: &Entry, name: &str) -> Finding {
+    let Key { role, algorithm, .. } = entry.key;
+    let subject = format!("{name} fences");
+    if has(session, entry.handle, &mechanism_alone(role, algorithm)) {
+        return Finding::good(Part::Keys, subject, "for one mechanism only");
     }
-    if absent.is_empty() {
-        "one mechanism, no copies, no changes".into()
-    } else {
-        format!("the token leaves open what a PIN holder could change: {}", words(&absent))
-    }
+    let detail = "the token doesn't bind the key to one mechanism; its usage bits do that";
+    Finding::noted(Part::Keys, subject, detail)
 }
 
-fn words(attributes: &[Attribute]) -> String {
-    attributes.iter().map(isnt).collect::<Vec<_>>().join(", ")
-}
-
-fn self_test(token: &Token, key: &Key) -> Finding {
-    let what = match key.role {
-        Role::Master => "wraps and unwraps",
-        Role::Fleet => "makes CMACs",
-        Role::Publisher => "signs",
-    };
-    let tested = observe_key("self-test", key.role, key.version, || match key.role {
-        Role::Master => wraps(token, key.version),
-        Role::Fleet => makes_cmacs(token, key.version),
-        Role::Publisher => token.publisher_key(key.version).map(|_| true),
-    });
-    let found = match tested {
-        Ok(true) => Ok("tested".into()),
-        Ok(false) => Err("the token gave a wrong result; don't use it".into()),
-        Err(error) => Err(error.to_string()),
-    };
-    finding(format!("{}/{} {what}", key.role.name(), key.version), found)
-}
-
-/// A random content key comes back, and only from the slot and the additional data that it went into.
-fn wraps(token: &Token, version: u32) -> Result<bool, Error> {
-    let mut content = Zeroizing::new([0; 32]);
-    getrandom::fill(content.as_mut()).map_err(|_| Error::Random)?;
-    let slot = token.encrypt(version, SELF_TEST, &content)?;
-    let back = token.decrypt(&slot, SELF_TEST)?;
-    let elsewhere = token.decrypt(&slot, &[]);
-    Ok(back == content && slot.ciphertext != *content && matches!(elsewhere, Err(Error::Slot)))
-}
-
-fn makes_cmacs(token: &Token, version: u32) -> Result<bool, Error> {
-    let (first, again) = (token.cmac(version, SELF_TEST)?, token.cmac(version, SELF_TEST)?);
-    let other = token.cmac(version, &[])?;
-    Ok(first == again && first != other)
+fn has(session: &Session, handle: ObjectHandle, wanted: &Attribute) -> bool {
+    let found: Result<_, Pkcs11Error> = session.get_attributes(handle, &[wanted.attribute_type()]);
+    found.is_ok_and(|found| found.contains(wanted))
 }

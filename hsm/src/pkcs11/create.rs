@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use cryptoki::context::Pkcs11;
 use cryptoki::error::Error as Pkcs11Error;
-use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 
-use super::backend::{CMAC, ECDSA, ED25519, ENCRYPT};
+use super::backend::ECDSA;
 use super::keys::{Keys, label, lacking};
+use super::offers::{missing, missing_for};
 use super::session::{Failure, Pool, failed};
-use super::template::{isnt, optional_choices, private, public, secret};
+use super::template::{isnt, optional_choices, private, public_choices, secret};
 use crate::error::Error;
 use crate::observed::observe_key;
 use crate::vault::{Algorithm, Role};
@@ -21,18 +21,19 @@ const FIRST: u32 = 1;
 /// How often, and how long at least between, the next version is tried for.
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
-const LIST: &str = "listing the mechanisms";
 
-/// Makes version 1 of every key, or none.
+/// Makes version 1 of every key that the token can have, or none.
 pub(super) fn first_keys(pool: &Pool, publisher: Option<Algorithm>) -> Result<(), Error> {
     let publishers = available(pool, publisher)?;
+    let secrets = [Role::Master, Role::Fleet].into_iter().filter(|role| missing(pool, *role).is_none());
+    let secrets: Vec<_> = secrets.collect();
     let session = pool.open_writable()?;
     let there = Keys::read(&session).map_err(|failure| failure.error)?;
     if !there.entries.is_empty() || !there.strays.is_empty() {
         return Err(Error::Exists("the token".into()));
     }
     let mut made = Made { session: &session, version: FIRST, handles: Vec::new() };
-    let result = made.all(&publishers);
+    let result = made.all(&secrets, &publishers);
     pool.forget_keys();
     result.inspect_err(|_| made.undo()).map_err(|failure| failure.error)
 }
@@ -62,7 +63,7 @@ fn try_next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) -> Result
     let newest = newest.max_by_key(|key| key.version).ok_or(Error::NoKey(role))?;
     let version = newest.version.checked_add(1).ok_or(Error::NoKey(role))?;
     let algorithm = algorithm.unwrap_or(newest.algorithm);
-    require(&Mechanisms::of(pool)?, role, algorithm)?;
+    require(pool, role, algorithm)?;
     let mut made = Made { session: &session, version, handles: Vec::new() };
     let result = made.one(role, algorithm);
     if !matches!(result, Ok(true)) {
@@ -72,46 +73,30 @@ fn try_next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) -> Result
     Ok(result.map_err(|failure| failure.error)?.then_some(version))
 }
 
-struct Mechanisms(Vec<MechanismType>);
-
-impl Mechanisms {
-    fn of(pool: &Pool) -> Result<Self, Error> {
-        let listed = pool.ask(Pkcs11::get_mechanism_list)?;
-        listed.map(Self).map_err(|error| failed(LIST)(error).error)
-    }
-
-    fn need(&self, mechanism: MechanismType, operation: &'static str) -> Result<(), Error> {
-        if self.0.contains(&mechanism) { Ok(()) } else { Err(Error::Unavailable(operation)) }
+/// All that a role's key needs.
+fn require(pool: &Pool, role: Role, algorithm: Algorithm) -> Result<(), Error> {
+    match missing_for(pool, role, algorithm) {
+        Some(operation) => Err(Error::Unavailable(operation)),
+        None => Ok(()),
     }
 }
 
-/// All that a role's key needs.
-fn require(mechanisms: &Mechanisms, role: Role, algorithm: Algorithm) -> Result<(), Error> {
-    match (role, algorithm) {
-        (Role::Publisher, Algorithm::Aes256) => Err(Error::Unavailable("signing with AES")),
-        (Role::Publisher, Algorithm::Ed25519) => mechanisms.need(MechanismType::EDDSA, ED25519),
-        (Role::Publisher, Algorithm::EcdsaP256) => mechanisms.need(MechanismType::ECDSA, ECDSA),
-        (Role::Master | Role::Fleet, _) => {
-            mechanisms.need(MechanismType::AES_KEY_GEN, "generating AES keys")?;
-            match role {
-                Role::Fleet => mechanisms.need(MechanismType::AES_CMAC, CMAC),
-                _ => mechanisms.need(MechanismType::AES_GCM, ENCRYPT),
-            }
+/// The algorithms to try for the publisher key, without which there is no vault.
+fn available(pool: &Pool, publisher: Option<Algorithm>) -> Result<Vec<Algorithm>, Error> {
+    let candidates = match publisher {
+        Some(Algorithm::Aes256) => return Err(Error::Unavailable("signing with AES")),
+        Some(algorithm) => vec![algorithm],
+        None => vec![Algorithm::Ed25519, Algorithm::EcdsaP256],
+    };
+    let mut lacks = ECDSA;
+    let mut available = Vec::new();
+    for algorithm in candidates {
+        match missing_for(pool, Role::Publisher, algorithm) {
+            None => available.push(algorithm),
+            Some(operation) => lacks = operation,
         }
     }
-}
-
-/// The algorithms to try for the publisher key, after all that the other keys need has been found.
-fn available(pool: &Pool, publisher: Option<Algorithm>) -> Result<Vec<Algorithm>, Error> {
-    let mechanisms = Mechanisms::of(pool)?;
-    require(&mechanisms, Role::Master, Algorithm::Aes256)?;
-    require(&mechanisms, Role::Fleet, Algorithm::Aes256)?;
-    let has = |algorithm| require(&mechanisms, Role::Publisher, algorithm);
-    match publisher {
-        Some(algorithm) => has(algorithm).map(|()| vec![algorithm]),
-        None if has(Algorithm::Ed25519).is_ok() => Ok(vec![Algorithm::Ed25519, Algorithm::EcdsaP256]),
-        None => has(Algorithm::EcdsaP256).map(|()| vec![Algorithm::EcdsaP256]),
-    }
+    if available.is_empty() { Err(Error::Unavailable(lacks)) } else { Ok(available) }
 }
 
 /// What has been made so far.
@@ -122,14 +107,14 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
-    fn all(&mut self, publishers: &[Algorithm]) -> Result<(), Failure> {
-        self.observed(Role::Master, |made| made.secret(Role::Master))?;
-        self.observed(Role::Fleet, |made| made.secret(Role::Fleet))?;
+    fn all(&mut self, secrets: &[Role], publishers: &[Algorithm]) -> Result<(), Failure> {
+        for role in secrets {
+            self.observed(*role, |made| made.secret(*role))?;
+        }
         self.observed(Role::Publisher, |made| made.publisher(publishers))?;
         let keys = Keys::read(self.session)?;
-        Role::ALL
-            .into_iter()
-            .try_for_each(|role| require_made_inside(self.session, &keys, role, self.version))
+        let roles = secrets.iter().chain(&[Role::Publisher]);
+        roles.copied().try_for_each(|role| require_made_inside(self.session, &keys, role, self.version))
     }
 
     /// `false` if it isn't the only one of its version.
@@ -182,11 +167,14 @@ impl Made<'_> {
             Algorithm::Ed25519 => Mechanism::EccEdwardsKeyPairGen,
             _ => Mechanism::EccKeyPairGen,
         };
-        let public = public(algorithm, &label);
-        let generate = |optional: Vec<Attribute>| {
-            self.session.generate_key_pair(&mechanism, &public, &private(&label, &optional))
+        let publics = public_choices(algorithm, &label);
+        let choices = optional_choices(Role::Publisher, algorithm);
+        let choices =
+            choices.iter().flat_map(|optional| publics.iter().map(move |public| (public, optional)));
+        let generate = |(public, optional): (&Vec<Attribute>, &Vec<Attribute>)| {
+            self.session.generate_key_pair(&mechanism, public, &private(&label, optional))
         };
-        let (public, private) = first_accepted(optional_choices(Role::Publisher, algorithm), generate)?;
+        let (public, private) = first_accepted(choices, generate)?;
         self.handles.extend([public, private]);
         Ok(())
     }
@@ -199,13 +187,13 @@ impl Made<'_> {
     }
 }
 
-fn first_accepted<T>(
-    choices: Vec<Vec<Attribute>>,
-    generate: impl Fn(Vec<Attribute>) -> Result<T, Pkcs11Error>,
+fn first_accepted<C, T>(
+    choices: impl IntoIterator<Item = C>,
+    generate: impl Fn(C) -> Result<T, Pkcs11Error>,
 ) -> Result<T, Failure> {
     let mut result = Err(Error::Unavailable(GENERATE).into());
-    for optional in choices {
-        result = generate(optional).map_err(failed(GENERATE));
+    for choice in choices {
+        result = generate(choice).map_err(failed(GENERATE));
         if result.is_ok() {
             break;
         }

@@ -210,6 +210,11 @@ impl Backend for Timed {
         self.deadline.within_many("checking the token", move || token.check())
     }
 
+    fn unavailable(&self, role: Role) -> Option<&'static str> {
+        let token = self.token.clone();
+        self.deadline.within("listing the mechanisms", move || Ok(token.unavailable(role))).ok().flatten()
+    }
+
     fn retired(&self) -> Result<Vec<(Role, u32)>, Error> {
         let token = self.token.clone();
         self.deadline.within("reading the keys", move || token.retired())

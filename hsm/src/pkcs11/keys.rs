@@ -44,6 +44,8 @@ pub(super) struct Entry {
     pub(super) public: Option<ObjectHandle>,
     /// Why it isn't used; empty for a key that is.
     pub(super) faults: Vec<String>,
+    /// Whether no other key, nor public key, has its label.
+    pub(super) alone: bool,
 }
 
 impl Keys {
@@ -89,6 +91,7 @@ impl Keys {
         let names: Vec<_> = self.entries.iter().map(Entry::label).collect();
         for (entry, name) in self.entries.iter_mut().zip(&names) {
             if names.iter().filter(|other| *other == name).count() > 1 {
+                entry.alone = false;
                 entry.faults.push("several keys have this label".into());
             }
         }
@@ -97,11 +100,13 @@ impl Keys {
 
 impl Entry {
     fn read(session: &Session, key: Key, handle: ObjectHandle) -> Result<Self, Failure> {
-        let mut entry = Self { key, handle, public: None, faults: faults(session, key, handle)? };
+        let faults = faults(session, key, handle)?;
+        let mut entry = Self { key, handle, public: None, faults, alone: true };
         if key.role == Role::Publisher {
             let mut publics = find(session, ObjectClass::PUBLIC_KEY, Some(&entry.label()))?;
             entry.public = publics.pop();
             if !publics.is_empty() {
+                entry.alone = false;
                 entry.faults.push("several public keys have this label".into());
             }
         }
@@ -124,14 +129,23 @@ pub(super) fn lacking(
     Ok(wanted.into_iter().filter(|attribute| !found.contains(attribute)).collect())
 }
 
+/// An attribute as it is in the token; `None` where that doesn't tell.
+pub(super) fn read(
+    session: &Session,
+    handle: ObjectHandle,
+    like: &Attribute,
+) -> Result<Option<Attribute>, Failure> {
+    let found = session.get_attributes(handle, &[like.attribute_type()]).map_err(failed(READ))?;
+    Ok(found.into_iter().next())
+}
+
 fn faults(session: &Session, key: Key, handle: ObjectHandle) -> Result<Vec<String>, Failure> {
     let lacking_required = lacking(session, handle, required(key.role))?;
     let mut faults: Vec<_> = lacking_required.iter().map(isnt).collect();
-    // What isn't lacking here is a right that it shouldn't have. Asked for one by one: see `required`.
-    for right in forbidden(key.role) {
-        let absent = lacking(session, handle, vec![right.clone()])?;
-        if absent.is_empty() {
-            faults.push(is(&right));
+    // Asked for one by one: see `required`.
+    for wrong in forbidden(key.role) {
+        if read(session, handle, &wrong)?.as_ref() == Some(&wrong) {
+            faults.push(is(&wrong));
         }
     }
     if key.algorithm == Algorithm::Aes256 && wrong_length(session, handle)? {

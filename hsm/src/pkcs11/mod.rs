@@ -4,7 +4,8 @@
 //! uri ─▶ discover ─▶ module (library, token) ─▶ login ─▶ session (pool) ─▶ keys (what is there, and is it as
 //!                                                           │              narrow as its role) ─▶ backend (use)
 //!                                                           └─▶ create (first and next keys)   check (findings)
-//!                                                               retire (notes, the end of keys)
+//!                                                               │ retire (notes, the end of keys)     │
+//!                                                               └───────── offers (mechanisms) ───────┘
 //! ```
 //!
 //! The master key has neither CKA_WRAP nor CKA_UNWRAP: content keys travel as data under AES-GCM, so the
@@ -19,18 +20,23 @@ mod discover;
 mod keys;
 mod login;
 mod module;
+mod offers;
 mod point;
 mod retire;
 mod session;
 mod template;
+mod turn;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::Token;
+use cryptoki::slot::TokenInfo;
 use deadline::{Deadline, Timed};
 use login::Login;
 use module::Module;
-use session::Pool;
+use session::{Class, Pool};
+use turn::Turn;
 
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
@@ -44,14 +50,13 @@ pub use discover::modules;
 pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Timed, Error> {
     let deadline = Deadline::new()?;
     let wanted = uri.clone();
-    let (module, info) = deadline.within("looking for the token", move || {
-        let module = Module::load(&wanted)?;
-        let found = module.enter().find(&wanted).map_err(|failure| failure.error)?;
-        Ok((module, found.1))
-    })?;
+    let (module, info) = deadline.within("looking for the token", move || find(&wanted))?;
     // Here, where there may be a terminal.
     let login = Login::obtain(&info, uri, ask)?;
-    let connect = move || Pool::connect(module, &info, login).map(|pool| Arc::new(Token::new(pool)));
+    let connect = move || {
+        let _turn = Turn::wait(&module.path);
+        Pool::connect(module, &info, login).map(|pool| Arc::new(Token::new(pool)))
+    };
     let token = deadline.within("logging in", connect)?;
     Ok(Timed { token, deadline })
 }
@@ -62,4 +67,31 @@ pub(crate) fn create(uri: &Pkcs11Uri, publisher: Option<Algorithm>, ask: Ask<'_>
     let token = timed.token.clone();
     timed.deadline.within_many("making the keys", move || create::first_keys(token.pool(), publisher))?;
     Ok(timed)
+}
+
+/// Before each further look for a token, in milliseconds.
+const PAUSES: [u64; 4] = [20, 60, 180, 540];
+
+/// The token, if need be at a further look: SoftHSM's can't be read in the moment in which another process logs in to
+/// it, which may be one that doesn't take turns; and a library that starts then takes it for none at all.
+fn find(uri: &Pkcs11Uri) -> Result<(Arc<Module>, TokenInfo), Error> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        let turn = uri.module.as_deref().map(Turn::wait);
+        let module = Module::load(uri)?;
+        let (start, found) = {
+            let inside = module.enter();
+            (inside.start, inside.find(uri))
+        };
+        drop(turn);
+        let failure = match found {
+            Ok((_, info)) => return Ok((module, info)),
+            Err(failure) => failure,
+        };
+        match pauses.next().filter(|_| failure.class == Class::Module && module.is_unused()) {
+            Some(pause) => std::thread::sleep(Duration::from_millis(*pause)),
+            None => return Err(failure.error),
+        }
+        module.restart(start).map_err(|failure| failure.error)?;
+    }
 }

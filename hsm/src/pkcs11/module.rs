@@ -91,6 +91,11 @@ impl Module {
         vaults.push(Arc::downgrade(vault));
     }
 
+    /// Whether no vault is open in this library.
+    pub(super) fn is_unused(&self) -> bool {
+        self.vaults().iter().all(|vault| vault.strong_count() == 0)
+    }
+
     /// Finalises and initialises the library, which is what makes it look at its tokens again: unless somebody has
     /// since `start`, or somebody is inside and doesn't come out.
     pub(super) fn restart(&self, start: u64) -> Result<(), Failure> {

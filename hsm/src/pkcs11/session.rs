@@ -250,8 +250,15 @@ impl Lease<'_> {
         session: Session,
         operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let result = self.keys(&session).and_then(|keys| operation(&session, &keys));
-        self.idle = result.is_ok().then_some(session);
+        let mut result = self.keys(&session).and_then(|keys| operation(&session, &keys));
+        if let Err(failure) = &mut result {
+            // kryoptic calls a lost login a general error.
+            if require_login(&session).is_err_and(|lost| lost.class == Class::Session) {
+                failure.class = Class::Session;
+            }
+            return result;
+        }
+        self.idle = Some(session);
         result
     }
 

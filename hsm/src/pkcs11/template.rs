@@ -45,12 +45,16 @@ pub(super) fn required(role: Role) -> Vec<Attribute> {
     required
 }
 
-/// Rights that not every token knows: absent is as good as false.
+/// What not every token knows: absent is as good as false.
+///
+/// A key that may be changed can be given any right that it lacks, and one that may be copied can be copied into
+/// one that may be changed.
 pub(super) fn forbidden(role: Role) -> Vec<Attribute> {
-    match role {
-        Role::Master | Role::Fleet => Vec::new(),
-        Role::Publisher => vec![Attribute::SignRecover(true), Attribute::Decapsulate(true)],
+    let mut forbidden = vec![Attribute::Modifiable(true), Attribute::Copyable(true)];
+    if role == Role::Publisher {
+        forbidden.extend([Attribute::SignRecover(true), Attribute::Decapsulate(true)]);
     }
+    forbidden
 }
 
 /// That the key was made in the token and never was outside. An imported key isn't, which is reported.
@@ -58,19 +62,21 @@ pub(super) fn origin() -> Vec<Attribute> {
     vec![Attribute::Local(true), Attribute::NeverExtractable(true), Attribute::AlwaysSensitive(true)]
 }
 
-/// A second fence, where the token has it: no other mechanism, no copy, no later change.
+/// What not every token takes: no other mechanism, no copy, no later change. A token that doesn't take the last
+/// two must not read them as true, either: see [`forbidden`].
 pub(super) fn optional(role: Role, algorithm: Algorithm) -> Vec<Attribute> {
+    vec![mechanism_alone(role, algorithm), Attribute::Copyable(false), Attribute::Modifiable(false)]
+}
+
+/// A second fence, where the token has it. Use doesn't rely on it.
+pub(super) fn mechanism_alone(role: Role, algorithm: Algorithm) -> Attribute {
     let mechanism = match (role, algorithm) {
         (Role::Master, _) => MechanismType::AES_GCM,
         (Role::Fleet, _) => MechanismType::AES_CMAC,
         (Role::Publisher, Algorithm::Ed25519) => MechanismType::EDDSA,
         (Role::Publisher, _) => MechanismType::ECDSA,
     };
-    vec![
-        Attribute::AllowedMechanisms(vec![mechanism]),
-        Attribute::Copyable(false),
-        Attribute::Modifiable(false),
-    ]
+    Attribute::AllowedMechanisms(vec![mechanism])
 }
 
 /// The optional attributes to ask for: all, then without one of them, then none.
@@ -98,19 +104,22 @@ pub(super) fn private(label: &str, optional: &[Attribute]) -> Vec<Attribute> {
     [&required(Role::Publisher)[..], &recover, &name(label), optional].concat()
 }
 
-/// For C_GenerateKeyPair: the public half.
-pub(super) fn public(algorithm: Algorithm, label: &str) -> Vec<Attribute> {
+/// For C_GenerateKeyPair: the public half. It is the host that verifies, so the key doesn't have to; and to a TPM
+/// one that verifies or encrypts would be one whose private half decrypts or doesn't sign. A first try that fails
+/// costs a TPM one of the three objects that it has room for. Then as most tokens have it, for those that ask for it.
+pub(super) fn public_choices(algorithm: Algorithm, label: &str) -> [Vec<Attribute>; 2] {
     let curve = if algorithm == Algorithm::Ed25519 { ED25519.to_vec() } else { P256.to_vec() };
     let kind = [
         Attribute::Token(true),
         Attribute::Private(false),
         Attribute::EcParams(curve),
-        Attribute::Verify(true),
-        Attribute::Encrypt(false),
         Attribute::Wrap(false),
         Attribute::Derive(false),
     ];
-    [&kind, &name(label)[..]].concat()
+    let usage = [Attribute::Verify(true), Attribute::Encrypt(false)];
+    let without = [&kind, &name(label)[..]].concat();
+    let with = [&without, &usage[..]].concat();
+    [without, with]
 }
 
 fn name(label: &str) -> [Attribute; 2] {
@@ -130,7 +139,7 @@ pub(super) fn is(attribute: &Attribute) -> String {
 }
 
 /// From `Extractable(false)`, which is how the library names an attribute.
-fn words(attribute: &Attribute) -> (String, String) {
+pub(super) fn words(attribute: &Attribute) -> (String, String) {
     if let Attribute::AllowedMechanisms(_) = attribute {
         return ("allowedmechanisms".into(), "the role's alone".into());
     }
