@@ -66,8 +66,8 @@ impl Deadline {
         })
     }
 
-    /// Does `work`, which is `operation`, on another thread, whose stack is wiped afterwards. A secret that it returns is to be in a box: the
-    /// value itself is moved about.
+    /// Does `work`, which is `operation`, on another thread, whose stack is wiped afterwards. A secret that it
+    /// returns is to be in a box: the value itself is moved about.
     pub(super) fn within<T: Send + 'static>(
         &self,
         operation: &'static str,
