@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use modelseal_tests::Workspace;
-use modelseal_tests::faults::{User, calls, set, workspace};
+use modelseal_tests::faults::{User, calls, empty_workspace, set, workspace};
 use modelseal_tests::workspace::WAKE_WORD;
 
 const USER: &str = env!("CARGO_BIN_EXE_user");
@@ -174,6 +174,22 @@ fn a_login_and_handles_that_went_stale_are_renewed() {
         assert_eq!(user.does("keys"), "ok 3");
     }
     user.ends();
+}
+
+/// Keys are made once, and all or none: what was made before the failure is destroyed.
+#[test]
+fn keys_are_all_made_or_none() {
+    let w = empty_workspace();
+    for fault in ["C_GenerateKey 0x32", "C_GenerateKey 0x32 after 1", "C_GenerateKeyPair 0x32"] {
+        set(&w, fault);
+        let refusal = w.refused(5, &["init"]);
+        assert!(refusal.message.contains("DeviceRemoved"), "{fault}: {refusal:?}");
+        set(&w, "");
+        let none = w.refused(5, &SEAL);
+        assert!(none.message.contains("no master key"), "{fault}: {none:?}");
+    }
+    assert_eq!(w.ok(&["init"])["keys"].as_array().unwrap().len(), 3);
+    assert_eq!(w.ok(&["key", "check"])["ok"], true);
 }
 
 // ---- The PIN -----------------------------------------------------------------------------------------------

@@ -129,6 +129,9 @@ fn who_else_can_read_a_pin_is_said() {
         assert_eq!(run.code, Some(0), "{}", run.stderr);
         assert_eq!(run.stderr.contains("chmod 600"), is_said, "{mode:o}: {}", run.stderr);
     }
+    let other = softhsm::add_token(&w, "other");
+    let init = w.run(w.command(&["--vault", &other, "--registry", "other.registry", "init"]), &[]);
+    assert!(init.code == Some(0) && init.stderr.contains("chmod 600"), "{init:?}");
     // Not where a program reads it.
     w.ok(&["key", "list"]);
 }

@@ -37,13 +37,18 @@ impl<'a> Context<'a> {
     /// Opens the vault, asking for its passphrase or PIN at most once.
     pub(super) fn vault(&self) -> Result<Box<dyn Vault>> {
         let location = self.location()?;
-        if let Location::Pkcs11(uri) = &location
+        self.warn_of_pin_source(&location);
+        let vault = modelseal_hsm::open(&location, &|| self.ask(&location, false));
+        vault.map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
+    }
+
+    /// The one file that the library reads by itself.
+    pub(super) fn warn_of_pin_source(&self, location: &Location) {
+        if let Location::Pkcs11(uri) = location
             && let Some(source) = &uri.pin_source
         {
             secret::warn_of_mode(source, &|text| self.note_text(text));
         }
-        let vault = modelseal_hsm::open(&location, &|| self.ask(&location, false));
-        vault.map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
     }
 
     /// Where the registry is: beside a vault file, or in the user's data under the token's label.

@@ -27,6 +27,7 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     }
     // Whether the registry can be written is found out before there are keys.
     drop(files::lock(&registry)?);
+    context.warn_of_pin_source(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
     Locked::open(&registry, &vault.publisher()?)?.commit()?;
