@@ -119,6 +119,18 @@ const CASES: &[Case] = &[
     (Operator, "open cut.sealed -o out", "3 Truncated"),
     (Stranger, "open 1.sealed -o out", "5"),
     (Device, "open 1.sealed -o out --grant forged.grant --identity kitchen.identity", "3 Commitment"),
+    (Operator, "key rotate master --vault file:copy.json", ""),
+    (Operator, "rewrap moved.sealed --vault file:copy.json", ""),
+    (Operator, "rewrap header.sealed --vault file:copy.json", "3 ManifestSignature"),
+    (Operator, "key retire master 1 moved.sealed --vault file:copy.json", ""),
+    (Operator, "key destroy master 1 --confirm destroy+master/1 --vault file:copy.json", ""),
+    (Operator, "key rotate publisher --vault file:copy.json", ""),
+    (Stranger, "key rotate fleet --vault file:copy.json", "5"),
+    (Operator, "reseal 1.sealed -o new.sealed --model-version 3", ""),
+    (Operator, "reseal chunk.sealed -o newer.sealed --model-version 3", "3 Chunk"),
+    (Operator, "key backup -o backup", ""),
+    (Operator, "key restore backup --vault file:restored.json", ""),
+    (Stranger, "key restore vault.json --vault file:again.json", "5"),
 ];
 
 /// The same for a device that shares a key with the vault, and for one that has an X25519 key.
@@ -300,12 +312,16 @@ struct Scene {
 impl Scene {
     /// Two sealed models, one for each suite, granted to two devices; and every kind of damage to them.
     fn new() -> Self {
-        let w = Workspace::new();
+        let mut w = Workspace::new();
+        // For what changes a vault: the others' secrets are those of vault.json.
+        w.write("copy.json", w.read("vault.json"));
+        w.set("MODELSEAL_BACKUP_PASSPHRASE_FILE", "wrong");
         let mut model = vec![0; LENGTH];
         getrandom::fill(&mut model).unwrap();
         w.write("model", &model);
         w.write("wrong", WRONG);
         w.ok(&["seal", "model", "-o", "1.sealed", "--line", "wake-word", "--model-version", "1"]);
+        w.write("moved.sealed", w.read("1.sealed"));
         let second = ["seal", "model", "-o", "2.sealed", "--line", "wake-word", "--model-version", "2"];
         w.ok(&[&second[..], &["--suite", "chacha20-poly1305", "--profile", "device"]].concat());
         let enrol = ["device", "enroll", "--line", "wake-word", "--line", "other", "--identity-out"];
@@ -337,7 +353,7 @@ impl Scene {
     fn run(&self, (by, words, refusal): Case, device: &str) -> Vec<String> {
         let words = words.replace("DEVICE", device);
         let json = (!words.starts_with("library")).then_some("--json");
-        let arguments: Vec<&str> = words.split(' ').chain(json).collect();
+        let arguments: Vec<_> = words.split(' ').chain(json).map(|word| word.replace('+', " ")).collect();
         let mut command = self.w.another(VICTIM, &arguments);
         match by {
             Operator => {}

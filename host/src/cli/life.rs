@@ -27,13 +27,15 @@ pub(super) fn rewrap(args: &RewrapArgs, context: &Context<'_>) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    if let [(_, Err(error))] = &done[..] {
+        return Err(error.clone());
+    }
     let objects: Vec<_> = done.iter().map(|(file, result)| rewrapped_object(file, result)).collect();
     let lines = done.iter().filter_map(|(file, result)| Some(rewrapped_text(file, result.as_ref().ok()?)));
     context.show(&json!({ "rewrapped": objects }), &lines.collect::<Vec<_>>().join("\n"))?;
     let failed: Vec<_> = done.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
     match failed[..] {
         [] => Ok(()),
-        [error] if files.len() == 1 => Err(error.clone()),
         [first, ..] => {
             if !context.is_json() {
                 failed.iter().for_each(|error| context.report(error));
