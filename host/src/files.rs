@@ -53,10 +53,10 @@ impl Output {
             ));
         }
         let dir = parent(&path);
-        std::fs::metadata(dir).map_err(|error| Error::io(dir, &error))?;
         if let Some(file) = unnamed(dir, access) {
             return Ok(Self { file, path, existing, unnamed: true, temporary: None });
         }
+        std::fs::metadata(dir).map_err(|error| Error::io(dir, &error))?;
         let named = named(dir, access).map_err(|error| Error::io(&path, &error))?;
         let (file, temporary) = named.into_parts();
         Ok(Self { file, path, existing, unnamed: false, temporary: Some(temporary) })
