@@ -37,7 +37,8 @@ pub(crate) struct Software {
 /// What a vault file is encrypted with, kept so that it can be written again.
 pub(crate) struct FileKey {
     kdf: Kdf,
-    key: Zeroizing<[u8; 32]>,
+    /// Boxed: a vault is moved out of the stack that is wiped.
+    key: Box<Zeroizing<[u8; 32]>>,
 }
 
 /// Opens the vault in `path`.
@@ -74,12 +75,12 @@ impl FileKey {
         let mut memory = Zeroizing::new(Vec::new());
         memory.try_reserve_exact(params.block_count()).map_err(|_| Error::Memory)?;
         memory.resize(params.block_count(), argon2::Block::default());
-        let mut key = Zeroizing::new([0; 32]);
+        let mut key = Box::new(Zeroizing::new([0; 32]));
         Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
             .hash_password_into_with_memory(
                 passphrase.expose().as_bytes(),
                 &kdf.salt,
-                key.as_mut(),
+                key.as_mut_slice(),
                 memory.as_mut_slice(),
             )
             .map_err(|_| Error::Memory)?;
@@ -116,7 +117,7 @@ impl FileKey {
     }
 
     fn cipher(&self) -> Aes256Gcm {
-        Aes256Gcm::new((&*self.key).into())
+        Aes256Gcm::new((&**self.key).into())
     }
 }
 

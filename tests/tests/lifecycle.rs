@@ -3,8 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use modelseal_tests::workspace::WAKE_WORD;
-use modelseal_tests::{Workspace, softhsm};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use modelseal_hsm::{Location, Passphrase, Role};
+use modelseal_tests::workspace::{PASSPHRASE, WAKE_WORD};
+use modelseal_tests::{Workspace, forge, softhsm};
 use serde_json::{Value, json};
 
 fn model() -> Vec<u8> {
@@ -345,4 +349,37 @@ fn rotations_at_once_make_different_versions() {
         assert_eq!(masters, 6);
         assert_eq!(w.ok(&["key", "check"])["ok"], true);
     }
+}
+
+/// A change of a vault file that is killed has happened or hasn't: the file opens, and its keys are the old or the new.
+#[test]
+fn a_killed_change_leaves_a_vault_that_opens() {
+    let w = Workspace::with_vault("file:vault.json");
+    w.write("vault.json", forge::vault_file(PASSPHRASE, &[1, 2]));
+    let masters = || {
+        let location = Location::File(w.path("vault.json"));
+        let vault = modelseal_hsm::open(&location, &|| Ok(Passphrase::new(PASSPHRASE.to_owned().into())));
+        vault.unwrap().keys().unwrap().iter().filter(|key| key.role == Role::Master).count()
+    };
+    let rotate = || w.command(&["key", "rotate", "master", "--quiet"]);
+    let began = Instant::now();
+    assert!(rotate().status().unwrap().success());
+    let whole = began.elapsed();
+    let (mut before, mut killed, mut changed, mut after, mut tries) = (masters(), 0, 0, Duration::ZERO, 0);
+    while killed < 200 {
+        let mut child = rotate().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(after);
+        let _ = child.kill();
+        let in_time = !child.wait().unwrap().success();
+        let now = masters();
+        assert!(now == before + 1 || (in_time && now == before), "{before} keys, then {now}");
+        killed += u32::from(in_time);
+        changed += u32::from(in_time && now > before);
+        before = now;
+        after = if in_time { after + whole / 41 } else { Duration::ZERO };
+        tries += 1;
+        assert!(tries < 900, "only {killed} kills came in time");
+    }
+    println!("{killed} kills while a key was made; {changed} after it was there");
+    w.ok(&["key", "rotate", "master"]);
 }

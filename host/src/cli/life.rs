@@ -162,12 +162,15 @@ fn require_independent(role: Role, key: &str, found: &Dependents, no_files: bool
         return refuse(what, "name them, or the folders that they are in; or give --force".into());
     }
     if !found.sealed.is_empty() {
-        let (does, helps) = match role {
-            Role::Publisher => ("have no other signature than that of", "reseal"),
-            _ => ("open with no other key than", "rewrap"),
+        let (does, hint) = match role {
+            Role::Publisher => (
+                "have no other signature than that of",
+                "`modelseal reseal` them and put the old ones away first, or give --force",
+            ),
+            _ => ("open with no other key than", "`modelseal rewrap` them first, or give --force"),
         };
         let what = format!("{} sealed models {does} {key}: {}", found.sealed.len(), names(&found.sealed));
-        return refuse(what, format!("`modelseal {helps}` them first, or give --force"));
+        return refuse(what, hint.into());
     }
     if !found.devices.is_empty() {
         let devices = list(found.devices.iter().cloned());

@@ -13,7 +13,7 @@ use super::*;
 
 fn vault(role: Role, algorithm: Algorithm, key: [u8; 32]) -> Software {
     let key = StoredKey::new(Key { role, version: 1, algorithm }, key);
-    let lock = FileKey { kdf: Kdf::new([0; 16]), key: Zeroizing::new([0; 32]) };
+    let lock = FileKey { kdf: Kdf::new([0; 16]), key: Box::new(Zeroizing::new([0; 32])) };
     Software::new("unused".as_ref(), lock, Stock { keys: vec![key], retired: Vec::new() })
 }
 
