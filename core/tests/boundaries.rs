@@ -148,6 +148,7 @@ fn the_prefix() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_header_ends_where_it_says() {
     let header = seal(subject(), 1).header;
     assert!(Header::parse(&header).is_ok());
@@ -158,6 +159,7 @@ fn the_header_ends_where_it_says() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_layout() {
     let of = |length, chunk_log2, align_log2, line, slots| {
         Layout::of(&Subject { length, chunk_log2, align_log2, line, ..subject() }, slots).unwrap()
@@ -418,6 +420,7 @@ fn of_length(length: usize, values: &[String; 8]) -> Subject<'_> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_length_of_a_manifest() {
     let values: [String; 8] = core::array::from_fn(|_| "v".repeat(128));
     let sealed = seal(of_length(1024, &values), 16);
@@ -479,6 +482,7 @@ fn the_length_of_a_grant() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn terms() {
     let sealed = seal(subject(), 1);
     let device = DeviceId::new("dev").unwrap();
@@ -521,6 +525,7 @@ fn unsigned_with(sealed: &Sealed, terms: &Terms<'_>) -> UnsignedGrant {
 
 /// The longest that this version makes: 12 + 97 of terms + 81 of wrapping, and what follows.
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_longest_grants() {
     let sealed = seal(Subject { version: u64::MAX, ..subject() }, 1);
     let long = "a".repeat(32);
@@ -542,6 +547,7 @@ fn the_longest_grants() {
 
 /// Every number of siblings, on either side, and each bit beyond them.
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_path_to_the_root() {
     let sealed = seal(subject(), 1);
     let unsigned = unsigned(&sealed);
@@ -573,6 +579,7 @@ fn the_path_to_the_root() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn seventeen_siblings_are_too_many() {
     let sealed = seal(subject(), 1);
     let signature = Signature::from_bytes(&[1; 64]);
@@ -590,6 +597,7 @@ fn seventeen_siblings_are_too_many() {
 // ---- Signatures ----
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn signatures_and_keys() {
     let signature = Signature::from_bytes(&counting(1));
     assert_eq!(signature.to_bytes(), counting(1));
@@ -619,6 +627,7 @@ fn signatures_and_keys() {
 // ---- Sealing and opening ----
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn sealing_takes_exactly_the_chunks_there_are() {
     let mut sealing = sealing(subject(), 2).unwrap();
     assert_eq!(sealing.layout(), Layout::of(&subject(), 2).unwrap());
@@ -635,6 +644,7 @@ fn sealing_takes_exactly_the_chunks_there_are() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn an_index_has_exactly_the_entries_there_are() {
     let sealed = seal(Subject { length: 2048, ..subject() }, 1);
     let check = |entries: &[Entry]| {
@@ -652,6 +662,7 @@ fn an_index_has_exactly_the_entries_there_are() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn a_chunk_has_exactly_its_length() {
     for length in [1, 1023, 1024, 1025, 2048] {
         let sealed = seal(Subject { length, ..subject() }, 1);
@@ -670,6 +681,7 @@ fn a_chunk_has_exactly_its_length() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn a_lazy_model_gives_out_what_passed_and_wipes_the_rest() {
     let sealed = seal(subject(), 1);
     let lazy: Lazy = sealed.unwrapped().into_lazy(sealed.index()).unwrap();
@@ -713,6 +725,7 @@ impl FloorStore for Store {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn confirming_stores_the_higher_floor_and_nothing_else() {
     let sealed = seal(subject(), 1);
     let device = DeviceId::new("dev").unwrap();
@@ -749,6 +762,7 @@ fn confirming_stores_the_higher_floor_and_nothing_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn memory_has_exactly_the_length_of_the_model() {
     let sealed = seal(subject(), 1);
     for length in [0, 2499, 2501] {

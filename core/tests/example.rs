@@ -44,6 +44,7 @@ const DEVICE: &str = "kitchen-7";
 const VALIDITY: Validity = Validity { not_before: 1_767_225_600, not_after: 1_798_761_600 };
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_sealed_model_is_in_the_text() {
     let sealed = first();
     let okm = payload_okm(&sealed);
@@ -76,6 +77,7 @@ fn the_sealed_model_is_in_the_text() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_envelope_is_in_the_text() {
     let sealed = first();
     let slot = slot(&sealed);
@@ -96,6 +98,7 @@ fn the_envelope_is_in_the_text() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_device_key_grant_is_in_the_text() {
     let (sealed, device_key) = (first(), device_key());
     let (id, salt) = (DeviceId::new(DEVICE).unwrap(), count::<32>(0x90));
@@ -119,6 +122,7 @@ fn the_device_key_grant_is_in_the_text() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_hpke_grant_is_in_the_text() {
     let sealed = first();
     let secret = X25519Secret::from_bytes(&count(0xb0));
@@ -146,6 +150,7 @@ fn the_hpke_grant_is_in_the_text() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_path_is_in_the_text() {
     let sealed = first();
     let secret = X25519Secret::from_bytes(&count(0xb0));
@@ -162,6 +167,7 @@ fn the_path_is_in_the_text() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore)]
 fn the_second_example_is_in_the_text() {
     let sealed = second();
     let okm = payload_okm(&sealed);

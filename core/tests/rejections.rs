@@ -548,6 +548,7 @@ fn floors() {
 
 /// One test, so that the last line sees them all.
 #[test]
+#[cfg_attr(miri, ignore)]
 fn every_rejection_is_seen() {
     what_is_sealed_opens();
     prefix();

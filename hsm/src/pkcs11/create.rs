@@ -10,7 +10,7 @@ use cryptoki::session::Session;
 use super::backend::ECDSA;
 use super::keys::{Keys, label, lacking};
 use super::offers::{missing, missing_for};
-use super::session::{Failure, Pool, failed};
+use super::session::{Class, Failure, Pool, failed};
 use super::template::{isnt, optional_choices, private, public_choices, secret};
 use crate::error::Error;
 use crate::observed::observe_key;
@@ -58,7 +58,7 @@ pub(super) fn next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) ->
 fn try_next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) -> Result<Option<u32>, Error> {
     let session = pool.open_writable()?;
     // Read in this session: what the pool knows may be a second old.
-    let there = Keys::read(&session).map_err(|failure| failure.error)?;
+    let there = read_keys(&session).map_err(|failure| failure.error)?;
     let newest = there.entries.iter().map(|entry| entry.key).filter(|key| key.role == role);
     let newest = newest.max_by_key(|key| key.version).ok_or(Error::NoKey(role))?;
     let version = newest.version.checked_add(1).ok_or(Error::NoKey(role))?;
@@ -71,6 +71,18 @@ fn try_next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) -> Result
     }
     pool.forget_keys();
     Ok(result.map_err(|failure| failure.error)?.then_some(version))
+}
+
+/// What somebody else takes back meanwhile vanishes under the reading, which is then done again.
+fn read_keys(session: &Session) -> Result<Keys, Failure> {
+    let mut keys = Keys::read(session);
+    for _ in 0..TRIES {
+        match keys {
+            Err(Failure { class: Class::Session, .. }) => keys = Keys::read(session),
+            _ => break,
+        }
+    }
+    keys
 }
 
 /// All that a role's key needs.
@@ -123,7 +135,7 @@ impl Made<'_> {
             Role::Master | Role::Fleet => self.secret(role)?,
             Role::Publisher => self.pair(algorithm)?,
         }
-        let keys = Keys::read(self.session)?;
+        let keys = read_keys(self.session)?;
         let same = keys.entries.iter().filter(|e| (e.key.role, e.key.version) == (role, self.version));
         if same.count() > 1 {
             return Ok(false);
