@@ -395,8 +395,10 @@ fn who_and_what() {
     refused(forged.unwrap(&derived, with()).map(|_| ()), Error::ManifestSignature);
     refused(forged.unwrap(&signed, hpke_with()).map(|_| ()), Error::ManifestSignature);
 
-    let wrong_key = With { secret: Secret::DeviceKey(key(4)), ..with() };
-    refused(sealed.unwrap(&derived, wrong_key).map(|_| ()), Error::GrantKey);
+    let wrong_key = || With { secret: Secret::DeviceKey(key(4)), ..with() };
+    refused(sealed.unwrap(&derived, wrong_key()).map(|_| ()), Error::GrantKey);
+    // For another model and another device at once: of what doesn't open nothing is believed, not even its model.
+    refused(other.unwrap(&derived, wrong_key()).map(|_| ()), Error::GrantKey);
     refused(sealed.unwrap(&derived, hpke_with()).map(|_| ()), Error::GrantKey);
     refused(sealed.unwrap(&signed, with()).map(|_| ()), Error::GrantKey);
     let wrong_key = With { secret: Secret::X25519(x25519(7)), ..with() };

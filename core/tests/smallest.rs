@@ -1,6 +1,6 @@
 //! The smallest example of FORMAT.md, opened as the smallest device would: no public-key code runs, so that miri, to
 //! which signatures take minutes, can look on.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 
 use modelseal_core::Error;
 use modelseal_core::grant::{DeviceId, Grant};
