@@ -24,9 +24,9 @@ use modelseal::rewrap::{Slots, rewrap, rewrap_slots};
 use modelseal_core::manifest::{Claims, Subject, Suite};
 use modelseal_core::sealed::{Envelope, Header, Layout, SLOT_LEN};
 use modelseal_hsm::{Location, Passphrase, Vault};
-use modelseal_tests::Workspace;
 use modelseal_tests::forge::{self, Parts, master_key, publisher_key};
 use modelseal_tests::workspace::PASSPHRASE;
+use modelseal_tests::{Workspace, counted};
 use rustix::process::{Pid, Signal, kill_process};
 
 const CONTENT_KEY: [u8; 32] = [0xc0; 32];
@@ -138,7 +138,7 @@ impl Slots for Torn {
 fn torn_writes_of_every_length_leave_a_model_that_opens() {
     let dir = modelseal_tests::scratch();
     let [old, new, both] = [&[1][..], &[2], &[1, 2]].map(|masters| vault(dir.path(), masters));
-    let mut counted = [0; 3];
+    let mut opened = [0; 3];
     for number in 0..usize::from(SLOTS) {
         let (front, layout) = front(1000, "torn", number);
         let header = header(&front, layout);
@@ -154,7 +154,7 @@ fn torn_writes_of_every_length_leave_a_model_that_opens() {
                 let by = [&old, &new].map(|vault| opens(&**vault, &header, &envelope));
                 assert!(by[0] || by[1], "neither: {what}");
                 assert!(opens(&*both, &header, &envelope), "{what}");
-                counted[usize::from(by[1]) + usize::from(by[0] && by[1])] += 1;
+                opened[usize::from(by[1]) + usize::from(by[0] && by[1])] += 1;
 
                 torn.write = usize::MAX;
                 let done = rewrap_slots(&*both, &header, &mut torn).unwrap();
@@ -165,11 +165,11 @@ fn torn_writes_of_every_length_leave_a_model_that_opens() {
             }
         }
     }
-    println!(
-        "torn writes: {} opened by the old key, {} by the new one, {} by both",
-        counted[0], counted[1], counted[2]
-    );
-    assert!(counted.iter().all(|count| *count > 0), "{counted:?}");
+    counted(&format!(
+        "rewrap: torn writes: {} opened by the old key, {} by the new one, {} by both, 0 by neither",
+        opened[0], opened[1], opened[2]
+    ));
+    assert!(opened.iter().all(|count| *count > 0), "{opened:?}");
 }
 
 /// With no slot free, one that opens nothing makes room; the only one that opens never does.
@@ -262,7 +262,9 @@ fn a_kill_at_any_instant_leaves_models_that_open() {
         }
         between += u32::from(in_time && moved > 0 && moved < FILES);
     }
-    println!("kills: {killed}, {between} in the middle of the files; {both} files had both slots");
+    counted(&format!(
+        "rewrap: {killed} kills, {between} in the middle of {FILES} files; {both} files had both slots, none was lost"
+    ));
 }
 
 // ---- Size --------------------------------------------------------------------------------------------------
@@ -295,12 +297,12 @@ fn a_hundred_gib_take_a_few_pages() {
     assert_eq!((done.to, done.written, done.cleared), (2, true, vec![1]));
     let [disk, read, written] = [0, 1, 2].map(|i| io_after[i] - io_before[i]);
     let grown = (blocks() - before) * 512;
-    println!(
-        "rewrap of {LENGTH} bytes: {:.1} ms; {disk} bytes ({} pages) written to the disk, {written} by calls, {read} read; \
+    counted(&format!(
+        "rewrap: {LENGTH} bytes in {:.1} ms; {disk} bytes ({} pages) written to the disk, {written} by calls, {read} read; \
          the file takes {grown} bytes more",
         took.as_secs_f64() * 1e3,
         disk.div_ceil(4096)
-    );
+    ));
     // Two slots; and what /proc/thread-self/io itself takes to read.
     assert_eq!(written, 2 * SLOT_LEN as u64);
     assert!(read < 32 * 1024 && disk <= 16 * 4096 && grown == 0, "{read} {disk} {grown}");
@@ -311,6 +313,6 @@ fn a_hundred_gib_take_a_few_pages() {
     w.write("vault.json", forge::vault_file(PASSPHRASE, &[1, 2]));
     let began = Instant::now();
     w.ok(&["rewrap", path.to_str().unwrap()]);
-    println!("the whole program: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+    counted(&format!("rewrap: the same by the whole program: {:.1} ms", began.elapsed().as_secs_f64() * 1e3));
     assert!(began.elapsed() < Duration::from_secs(60), "it reads all of it");
 }
