@@ -180,16 +180,18 @@ fn header_with(manifest: &[u8]) -> Vec<u8> {
 }
 
 fn what_is_sealed_opens() {
-    let sealed = seal();
-    let mut memory = sealed.payload.clone();
-    let opened = sealed.open(&mut memory).unwrap();
-    assert!(opened.model().iter().enumerate().all(|(i, byte)| *byte == i as u8));
-    for grant in [sealed.grant(&sealed.terms()), sealed.signed_grant(&sealed.terms())] {
-        let secret = match Grant::parse(&grant).unwrap().wrapping() {
-            Wrapping::DeviceKey { .. } => Secret::DeviceKey(key(5)),
-            Wrapping::Hpke { .. } => Secret::X25519(x25519(6)),
-        };
-        assert!(sealed.unwrap(&grant, With { secret, ..with() }).is_ok());
+    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+        let sealed = seal_as(Subject { suite, ..subject() });
+        let mut memory = sealed.payload.clone();
+        let opened = sealed.open(&mut memory).unwrap();
+        assert!(opened.model().iter().enumerate().all(|(i, byte)| *byte == i as u8));
+        for grant in [sealed.grant(&sealed.terms()), sealed.signed_grant(&sealed.terms())] {
+            let secret = match Grant::parse(&grant).unwrap().wrapping() {
+                Wrapping::DeviceKey { .. } => Secret::DeviceKey(key(5)),
+                Wrapping::Hpke { .. } => Secret::X25519(x25519(6)),
+            };
+            assert!(sealed.unwrap(&grant, With { secret, ..with() }).is_ok());
+        }
     }
 }
 
