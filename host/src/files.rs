@@ -196,6 +196,18 @@ pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     Ok(read_into(path, max, &mut bytes)?.then_some(bytes))
 }
 
+/// Reads a file, or the first `len` bytes of a longer one.
+pub fn read_start(path: &Path, len: u64) -> Result<Vec<u8>> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(len).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(path)),
+        Err(error) => Err(Error::io(path, &error)),
+    }
+}
+
 /// Reads a whole small file that holds a secret.
 pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
     // Roomy enough from the start: a buffer that grew would leave the secret in memory that was given back.

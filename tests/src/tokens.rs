@@ -13,7 +13,6 @@ use crate::softhsm::{MISSING, MODULES, PIN};
 use crate::workspace::scratch;
 
 const SO_PIN: &str = "31415926";
-const TPM: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so";
 const NO_TPM: &str = "a TPM in software is missing: run `apt-get install swtpm libtpm2-pkcs11-1 opensc`";
 const NO_KRYOPTIC: &str = "kryoptic is missing: run `apt-get install libclang-dev libssl-dev libsqlite3-dev`, then \
     `cargo build --manifest-path tests/kryoptic/Cargo.toml --target-dir target/kryoptic`";
@@ -68,8 +67,11 @@ impl Token {
 
     /// A TPM 2.0 behind tpm2-pkcs11.
     pub fn tpm() -> Self {
-        assert!(Path::new(TPM).exists(), "{NO_TPM}");
-        let mut token = Self::at(Path::new(TPM));
+        // Where Debian has it.
+        let library = format!("/usr/lib/{}-linux-gnu/pkcs11/libtpm2_pkcs11.so", std::env::consts::ARCH);
+        let library = Path::new(&library);
+        assert!(library.exists(), "{NO_TPM}");
+        let mut token = Self::at(library);
         for dir in ["state", "store"] {
             std::fs::create_dir(token.path(dir)).unwrap();
         }
@@ -80,7 +82,7 @@ impl Token {
         let token = token.with("TPM2_PKCS11_STORE", store).with("TPM2_PKCS11_TCTI", address);
         // It writes to standard error whatever it meets, which is much.
         let token = token.with("TPM2_PKCS11_LOG_LEVEL", "0").with("TSS2_LOG", "all+none");
-        token.initialise(Path::new(TPM));
+        token.initialise(library);
         token
     }
 

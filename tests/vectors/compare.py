@@ -216,7 +216,8 @@ def change(data: bytes, chance: random.Random) -> tuple[str, bytes]:
             case 2:
                 data, done = data[:at] + chance.randbytes(1) + data[at:], "byte put in at"
             case 3:
-                data, done = data + chance.randbytes(at % 3 + 1), "extended,"
+                longer = chance.choice((at % 3 + 1, 5000))
+                data, done = data + chance.randbytes(longer), f"extended by {longer},"
             case 4:
                 data, done = data[:at] + chance.randbytes(1) + data[at + 1 :], "byte replaced at"
             case _:

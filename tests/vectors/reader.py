@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -48,6 +49,11 @@ def main() -> int:
     command.add_argument("-o", "--output", type=Path, required=True)
     command.set_defaults(run=open_file)
 
+    command = commands.add_parser("verify", help="verify a sealed model without any secret key")
+    command.add_argument("sealed", type=Path)
+    command.add_argument("--publisher", type=Path, required=True, help="public keys in PEM")
+    command.set_defaults(run=verify_file)
+
     command = commands.add_parser("run", help="run every *.json of a folder as a test vector")
     command.add_argument("folder", type=Path)
     command.set_defaults(run=lambda args: cases.run(args.folder))
@@ -62,16 +68,36 @@ def main() -> int:
 
 
 def open_file(args: argparse.Namespace) -> int:
-    try:
+    def act() -> None:
         device = read_identity(args.identity.read_text())
         opened = open_with_grant(args.sealed.read_bytes(), args.grant.read_bytes(), device)
         args.output.write_bytes(opened.model)
+
+    return exit_code(act)
+
+
+def verify_file(args: argparse.Namespace) -> int:
+    end = "-----END PUBLIC KEY-----"
+
+    def act() -> None:
+        pems = [pem + end for pem in args.publisher.read_text().split(end) if pem.strip()]
+        verify(args.sealed.read_bytes(), read_publisher(pems))
+
+    return exit_code(act)
+
+
+def exit_code(act: Callable[[], None]) -> int:
+    try:
+        act()
     except Refused as refused:
         print(f"{refused.number} {refused.name}", file=sys.stderr)
         return refused.exit_code
     except OSError as error:
         print(error, file=sys.stderr)
         return 6
+    except (KeyError, ValueError) as error:
+        print(f"an identity that isn't enrolled, or keys that aren't any: {error!r}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -202,6 +202,10 @@ fn slots() -> Vec<Case> {
     refuse("empty", "all slots are empty", [0; 64], &[1]);
     let other = Spec { version: 8, ..Spec::default() }.seal();
     refuse("of-another-model", "the slot of another model", other.slots[0], &[1]);
+    let mut broken = model.clone();
+    broken.slots[0][20] ^= 1;
+    let comment = "a slot that doesn't open, and another line was asked for: the slot comes first";
+    cases.push(broken.by_vault("slot-and-line", comment, &[1], Some("other")).refused("grant", 337));
     let wrong = "the vault's master key is another, under the same version";
     let mut case = model.by_vault("slot-wrong-key", wrong, &[1], None).refused("grant", 337);
     case.vault.as_mut().unwrap().master = [("1".into(), hex::encode(master(77)))].into();
@@ -219,6 +223,9 @@ fn commitments() -> Vec<Case> {
         let comment = "the slot opens to another content key than the manifest commits to";
         let case = model.by_vault(&format!("commitment-slot-suite-{suite}"), comment, &[1], None);
         cases.push(case.refused("commitment", 333));
+        let name = format!("commitment-and-line-suite-{suite}");
+        let comment = "the same, and another line was asked for: the commitment comes first";
+        cases.push(model.by_vault(&name, comment, &[1], Some("other")).refused("commitment", 333));
         for wrap in WRAPS {
             let scene = Scene { content: bytes("another content key"), ..Scene::new(&spec, wrap) };
             let name = format!("commitment-grant-suite-{suite}-{}", wrap.name());

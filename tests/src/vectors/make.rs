@@ -194,6 +194,11 @@ impl Spec {
     pub(super) fn seal_with(&self, content: [u8; 32]) -> Model {
         let mut plain = vec![0; self.length];
         Rng::new("model").0.fill(&mut plain);
+        self.seal_plain(content, plain)
+    }
+
+    /// `plain` has the length that the subject says.
+    pub(super) fn seal_plain(&self, content: [u8; 32], plain: Vec<u8>) -> Model {
         let subject = self.subject().concat();
         let (index, payload) = encrypt(&subject, &content, &plain);
         let manifest = [&subject[..], &okm(&content, &subject)[44..], &forge::root(&index)].concat();

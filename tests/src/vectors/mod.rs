@@ -4,10 +4,12 @@
 //! - `make`, `scene`: models and grants, from the specification
 //! - `opens`: what must open
 //! - `shape`, `shape_of_grants`: what doesn't parse
+//! - `collide`: what opens under two keys
 //! - `signed`, `granted`, `sealed`: what parses and is refused by signatures and keys, by terms, by the payload
 //!
 //! Everything is the same at each run. What is expected is stated case by case, and is never what a reader said.
 
+mod collide;
 mod granted;
 mod make;
 mod opens;
@@ -33,6 +35,7 @@ pub fn all() -> Vec<Case> {
         shape_of_grants::cases(),
         signed::cases(),
         granted::cases(),
+        collide::cases(),
         sealed::cases(),
     ]
     .concat()

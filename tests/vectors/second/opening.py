@@ -48,19 +48,19 @@ def open_with_grant(sealed_file: bytes, grant_file: bytes, device: Device, profi
     check_name(grant, sealed, device)
     floor = admit(grant.terms, sealed.manifest, device)
     content_key = withheld or unwrap_hpke(grant, sealed.model_id, device.x25519)
-    model = open_payload(sealed, content_key, profile)
+    model = open_payload(sealed, committed_keys(sealed, content_key), profile)
     return Opened(model, max(floor, grant.terms.floor))
 
 
 def open_with_vault(
     sealed_file: bytes, publisher: Publisher, masters: dict[int, bytes], line: str | None = None
 ) -> Opened:
-    """Section 7, "A vault"; with a host's checks. Where `line` is checked is this reader's choice."""
+    """Section 7, "A vault"; with a host's checks."""
     sealed = parse_sealed(sealed_file)
     verify_manifest(sealed, publisher)
+    keys = committed_keys(sealed, open_slots(sealed, masters))
     require(line is None or line == sealed.manifest.line, Error.OtherLine)
-    content_key = open_slots(sealed, masters)
-    return Opened(open_payload(sealed, content_key, "host"), None)
+    return Opened(open_payload(sealed, keys, "host"), None)
 
 
 def verify(sealed_file: bytes, publisher: Publisher) -> None:
@@ -123,10 +123,15 @@ def admit(terms: Terms, manifest: Manifest, device: Device) -> int:
     return device.floor
 
 
-def open_payload(sealed: Sealed, content_key: bytes, profile: Profile) -> bytes:
-    """Steps 6 to 8."""
+def committed_keys(sealed: Sealed, content_key: bytes) -> PayloadKeys:
+    """Step 6."""
     keys = payload_keys(content_key, sealed.subject)
     require(keys.commitment == sealed.manifest.commitment, Error.Commitment)
+    return keys
+
+
+def open_payload(sealed: Sealed, keys: PayloadKeys, profile: Profile) -> bytes:
+    """Steps 7 and 8."""
     if profile == "host":
         check_index(sealed)
         check_chunks(sealed)
