@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::softhsm::{MISSING, MODULES, PIN};
-use crate::workspace::scratch;
+use crate::workspace::{scratch, write_private};
 
 const SO_PIN: &str = "31415926";
 const NO_TPM: &str = "a TPM in software is missing: run `apt-get install swtpm libtpm2-pkcs11-1 opensc`";
@@ -89,7 +89,7 @@ impl Token {
     fn at(module: &Path) -> Self {
         let dir = scratch();
         let pin = dir.path().join("pin");
-        std::fs::write(&pin, PIN).unwrap();
+        write_private(&pin, PIN);
         let uri =
             format!("pkcs11:token=models?module-path={}&pin-source={}", module.display(), pin.display());
         Self { dir, uri, variables: Vec::new(), server: None }
