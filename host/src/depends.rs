@@ -1,5 +1,6 @@
 //! What still depends on a key: sealed models and enrolled devices that would be lost without it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use modelseal_core::Error as Refusal;
@@ -19,40 +20,80 @@ pub struct Dependents {
     pub sealed: Vec<PathBuf>,
     /// The devices that need the key.
     pub devices: Vec<String>,
-    /// Those of another publisher, or of one that isn't trusted any more: the vault can't open them anyway.
+    /// Those that no publisher key which the vault still has signed: it can't tell what they depend on.
     pub foreign: Vec<PathBuf>,
     /// Those that couldn't be looked at, and why.
     pub failed: Vec<(PathBuf, Error)>,
 }
 
-/// The given files, and in folders, however deep, all whose names end in `.sealed`; in order.
+/// The given files, and in folders, however deep, all whose names end in `.sealed`; in order. Links to folders are
+/// followed, and no folder is searched twice.
 pub fn find_sealed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+    let mut search = Search::default();
     for path in paths {
         if path.is_dir() {
-            search(path, &mut found)?;
+            search.folder(path)?;
         } else {
-            found.push(path.clone());
+            search.found.push(path.clone());
         }
     }
-    Ok(found)
+    Ok(search.found)
 }
 
-/// Links to folders aren't followed: they may lead in circles.
-fn search(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    let io = |error: std::io::Error| Error::io(dir, &error);
-    let entries: std::io::Result<Vec<_>> = std::fs::read_dir(dir).map_err(io)?.collect();
-    let mut entries = entries.map_err(io)?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        if entry.file_type().map_err(io)?.is_dir() {
-            search(&path, found)?;
-        } else if path.extension().is_some_and(|ending| ending == "sealed") && path.is_file() {
-            found.push(path);
+#[derive(Default)]
+struct Search {
+    found: Vec<PathBuf>,
+    /// Links may lead in circles.
+    visited: BTreeSet<FolderId>,
+}
+
+impl Search {
+    fn folder(&mut self, dir: &Path) -> Result<()> {
+        let io = |error: std::io::Error| Error::io(dir, &error);
+        if !self.visited.insert(folder_id(dir).map_err(io)?) {
+            return Ok(());
         }
+        let entries: std::io::Result<Vec<_>> = std::fs::read_dir(dir).map_err(io)?.collect();
+        let mut entries = entries.map_err(io)?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            self.entry(entry.path())?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn entry(&mut self, path: PathBuf) -> Result<()> {
+        let is_sealed = path.extension().is_some_and(|ending| ending == "sealed");
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => self.folder(&path)?,
+            Ok(metadata) if !(is_sealed && metadata.is_file()) => {}
+            // Where a link to a sealed model leads nowhere, whoever opens it says so.
+            Ok(_) => self.found.push(path),
+            Err(_) if is_sealed => self.found.push(path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(&path, &error)),
+        }
+        Ok(())
+    }
+}
+
+/// Device and inode.
+#[cfg(unix)]
+type FolderId = (u64, u64);
+
+#[cfg(unix)]
+fn folder_id(dir: &Path) -> std::io::Result<FolderId> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = dir.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+type FolderId = PathBuf;
+
+#[cfg(not(unix))]
+fn folder_id(dir: &Path) -> std::io::Result<FolderId> {
+    dir.canonicalize()
 }
 
 /// The sealed models among `files` that open with this version of the master key alone.

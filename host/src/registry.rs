@@ -11,6 +11,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use modelseal_core::sign::Publisher;
+use modelseal_hsm::{Role, Vault};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
@@ -95,14 +96,33 @@ impl Registry {
         &self.devices
     }
 
-    /// Refuses a vault of another publisher.
-    pub fn require_publisher(&self, path: &Path, publisher: &Publisher) -> Result<()> {
-        let own = pems(publisher);
-        if self.publisher.iter().any(|key| own.contains(key)) {
-            return Ok(());
+    /// Refuses a vault that has none of the publisher keys, retired or not.
+    pub fn require_vault(&self, path: &Path, vault: &dyn Vault) -> Result<()> {
+        for key in vault.keys()?.iter().rev().filter(|key| key.role == Role::Publisher) {
+            let key = pem::publisher(&vault.publisher_key(key.version)?);
+            if key.is_some_and(|key| self.publisher.contains(&key)) {
+                return Ok(());
+            }
         }
         let what = format!("the registry {} belongs to another vault", path.display());
-        Err(Error::new(Code::Vault, what, "check --vault and --registry"))
+        let hint = "check --vault and --registry; if it is a copy from before all its publisher keys were destroyed, `modelseal device adopt` makes it this vault's";
+        Err(Error::new(Code::Vault, what, hint))
+    }
+
+    /// Notes the vault's publisher keys beside those that are noted already, so that the registry is still known to be
+    /// this vault's when older ones have gone. Another program may have noted newer ones meanwhile.
+    pub(crate) fn follow(&mut self, vault: &dyn Vault) -> Result<()> {
+        let mut keys = pems(&vault.publisher()?);
+        keys.retain(|key| !self.publisher.contains(key));
+        self.publisher.splice(..0, keys);
+        Ok(())
+    }
+
+    /// Writes the registry. The caller holds its lock.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::io(path, &error.into()))?;
+        text.push(b'\n');
+        files::write(path, &text, Access::Public, Existing::Replace)
     }
 }
 
@@ -118,13 +138,23 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Locks and reads the registry, or begins one. It follows its publisher's keys: those of `publisher` are noted, so
-    /// that it still knows them when older ones have gone.
-    pub fn open(path: &Path, publisher: &Publisher) -> Result<Self> {
+    /// Locks and reads the vault's registry, or begins one. It follows the vault's publisher keys.
+    pub fn open(path: &Path, vault: &dyn Vault) -> Result<Self> {
         let lock = files::lock(path)?;
-        let mut registry = Registry::read(path)?.unwrap_or_else(|| Registry::new(publisher));
-        registry.require_publisher(path, publisher)?;
-        registry.publisher = pems(publisher);
+        let mut registry = match Registry::read(path)? {
+            Some(registry) => registry,
+            None => Registry::new(&vault.publisher()?),
+        };
+        registry.require_vault(path, vault)?;
+        registry.follow(vault)?;
+        Ok(Self { path: path.to_owned(), registry, _lock: lock })
+    }
+
+    /// The same for a registry that must be there, whatever publisher keys it has: its owner says that it is this vault's.
+    pub fn adopt(path: &Path, vault: &dyn Vault) -> Result<Self> {
+        let lock = files::lock(path)?;
+        let mut registry = Registry::require(path)?;
+        registry.follow(vault)?;
         Ok(Self { path: path.to_owned(), registry, _lock: lock })
     }
 
@@ -146,9 +176,6 @@ impl Locked {
 
     /// Writes the registry.
     pub fn commit(self) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(&self.registry)
-            .map_err(|error| Error::io(&self.path, &error.into()))?;
-        text.push(b'\n');
-        files::write(&self.path, &text, Access::Public, Existing::Replace)
+        self.registry.write(&self.path)
     }
 }

@@ -31,7 +31,8 @@ pub trait LifeCycle {
     /// publisher keys; without it the newest one's stays.
     fn rotate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error>;
 
-    /// The key slots that open, of a model that this vault's own publisher key signed.
+    /// The key slots that open, of a model that any publisher key of this vault signed, a retired one included: such a
+    /// model isn't opened, but what it depends on can be told.
     fn open_slots(&self, header: Header<'_>, envelope: &Envelope) -> Result<Vec<OpenSlot>, Error>;
 
     /// The content key under the newest master key, for a free slot; `None` if one that opens has it already. What
@@ -64,7 +65,11 @@ impl<B: Backend> LifeCycle for Roles<B> {
     }
 
     fn open_slots(&self, header: Header<'_>, envelope: &Envelope) -> Result<Vec<OpenSlot>, Error> {
-        let header = header.verify(envelope.signature(), &self.publisher()?)?;
+        let mut publishers = self.0.keys()?;
+        publishers.retain(|key| key.role == Role::Publisher);
+        let mut publishers: Vec<_> = publishers.iter().map(|key| key.version).collect();
+        publishers.sort_unstable();
+        let header = self.verify(header, envelope, &publishers)?;
         let (aad, active) = (content_key_aad(&header.id()), self.active(Role::Master)?);
         let mut open = Vec::new();
         for (number, slot) in envelope.numbered_slots().filter(|(_, slot)| active.contains(&slot.version)) {

@@ -7,7 +7,7 @@ use modelseal_core::keys::{DeviceKey, content_key_aad, fleet_block};
 use modelseal_core::open::Unwrapped;
 use modelseal_core::seal::Unsigned;
 use modelseal_core::sealed::{Envelope, Header, Slot};
-use modelseal_core::sign::{Publisher, PublisherKey, Signature, TRUSTED_MAX};
+use modelseal_core::sign::{Publisher, PublisherKey, Signature, TRUSTED_MAX, Verified};
 use zeroize::Zeroizing;
 
 use crate::batch::{GrantTree, SignedTree};
@@ -167,7 +167,7 @@ pub trait Vault: LifeCycle + Send + Sync {
     /// The content key of a model that **this vault's own publisher key** signed: otherwise a licensed device
     /// could copy a wrapped key into a manifest of its own and have the vault grant it. The commitment is
     /// checked, too. This is the only way to a grant, a rewrap or an opening by a vault. A retired master key opens
-    /// nothing.
+    /// nothing. Every publisher key that isn't retired counts, also those that readers no longer get.
     fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error>;
 
     /// Signs a grant alone: its leaf is the root (FORMAT.md, section 6.5).
@@ -317,6 +317,25 @@ impl<B: Backend> Roles<B> {
         Ok(active)
     }
 
+    /// The header, if one of these versions of the publisher key signed it. They are tried from the last, with as many at
+    /// a time as a reader may trust: a vault may have more.
+    pub(crate) fn verify<'a>(
+        &self,
+        header: Header<'a>,
+        envelope: &Envelope,
+        versions: &[u32],
+    ) -> Result<Verified<Header<'a>>, Error> {
+        for versions in versions.rchunks(TRUSTED_MAX) {
+            let keys: Vec<_> =
+                versions.iter().map(|version| self.0.publisher_key(*version)).collect::<Result<_, _>>()?;
+            match header.clone().verify(envelope.signature(), &Publisher::new(&keys)?) {
+                Err(modelseal_core::Error::ManifestSignature) => {}
+                verified => return Ok(verified?),
+            }
+        }
+        Err(modelseal_core::Error::ManifestSignature.into())
+    }
+
     fn sign(&self, message: &[u8]) -> Result<Signature, Error> {
         let version = self.newest(Role::Publisher)?;
         let key = self.0.publisher_key(version)?;
@@ -361,7 +380,7 @@ impl<B: Backend> Vault for Roles<B> {
     }
 
     fn unwrap<'a>(&self, header: Header<'a>, envelope: &Envelope) -> Result<Unwrapped<'a>, Error> {
-        let header = header.verify(envelope.signature(), &self.publisher()?)?;
+        let header = self.verify(header, envelope, &self.active(Role::Publisher)?)?;
         let aad = content_key_aad(&header.id());
         let active = self.active(Role::Master)?;
         for slot in envelope.slots().filter(|slot| active.contains(&slot.version)) {

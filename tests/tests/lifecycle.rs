@@ -383,3 +383,145 @@ fn a_killed_change_leaves_a_vault_that_opens() {
     println!("{killed} kills while a key was made; {changed} after it was there");
     w.ok(&["key", "rotate", "master"]);
 }
+
+/// With a vault file whose passphrase costs nothing.
+fn cheap() -> Workspace {
+    let w = Workspace::with_vault("file:vault.json");
+    w.write("vault.json", forge::vault_file(PASSPHRASE, &[1]));
+    std::fs::create_dir(w.path("models")).unwrap();
+    w
+}
+
+fn destroy(w: &Workspace, role: &str, version: &str) {
+    w.ok(&["key", "retire", role, version, "--force"]);
+    w.ok(&["key", "destroy", role, version, "--confirm", &format!("destroy {role}/{version}")]);
+}
+
+/// Readers take four publisher keys. The vault itself opens what its older ones signed.
+#[test]
+fn a_fifth_publisher_key_costs_nothing_that_the_first_signed() {
+    let w = cheap();
+    seal(&w, "1");
+    enroll(&w, "kitchen-7");
+    let rotated: Vec<_> =
+        (2..=6).map(|_| w.ok(&["key", "rotate", "publisher"])["not_exported"].clone()).collect();
+    let none = json!([]);
+    let left_out = [json!(["publisher/1"]), json!(["publisher/1", "publisher/2"])];
+    assert_eq!(rotated, [&[none.clone(), none.clone(), none.clone()][..], &left_out].concat());
+    assert_eq!(w.ok(&["key", "export"])["publisher"].as_array().unwrap().len(), 4);
+    let said = w.run(w.command(&["key", "rotate", "publisher"]), &[]).stdout;
+    assert!(String::from_utf8(said).unwrap().contains("leave out publisher/1, publisher/2, publisher/3"));
+
+    opens(&w, "models/1.sealed");
+    w.ok(&["verify", "models/1.sealed"]);
+    w.ok(&["grant", "models/1.sealed", "--device", "kitchen-7", "-o", "kitchen-7.grant"]);
+    w.ok(&["grant", "models/1.sealed", "--all", "-o", "grants"]);
+    w.ok(&["key", "rotate", "master"]);
+    std::fs::copy(w.path("models/1.sealed"), w.path("models/old.sealed")).unwrap();
+    assert_eq!(w.ok(&["rewrap", "models/1.sealed"])["rewrapped"][0]["cleared"], json!([1]));
+    let depends = w.refused(4, &["key", "retire", "master", "1", "models"]);
+    assert!(depends.message.contains("old.sealed") && !depends.message.contains("1.sealed"), "{depends:?}");
+
+    // What a retired publisher key signed isn't opened, but it still depends on its master key.
+    w.ok(&["key", "retire", "publisher", "1", "models", "--force"]);
+    w.refused(3, &["open", "models/1.sealed", "-o", "x"]);
+    w.refused(3, &["verify", "models/1.sealed"]);
+    let depends = w.refused(4, &["key", "retire", "master", "1", "models"]);
+    assert!(depends.message.contains("open with no other key"), "{depends:?}");
+    // Once that key is gone, nobody can tell any more.
+    destroy(&w, "publisher", "1");
+    let unknown = w.refused(4, &["key", "retire", "master", "1", "models"]);
+    assert!(unknown.message.contains("whether 2 sealed models depend on master/1"), "{unknown:?}");
+    let forced = w.ok(&["key", "retire", "master", "1", "models", "--force"]);
+    assert_eq!(forced["foreign"], json!(["models/1.sealed", "models/old.sealed"]));
+}
+
+#[test]
+fn no_publisher_key_is_made_that_the_registry_cannot_follow() {
+    let (w, other) = (cheap(), Workspace::new());
+    w.write("registry.json", other.read("registry.json"));
+    let refused = w.refused(5, &["key", "rotate", "publisher"]);
+    assert!(refused.message.contains("another vault"), "{refused:?}");
+    assert_eq!(keys(&w).iter().filter(|key| key.starts_with("publisher/")).count(), 1);
+}
+
+#[test]
+fn the_registry_follows_publisher_keys_that_are_made_at_once() {
+    let w = cheap();
+    enroll(&w, "kitchen-7");
+    let rotate = || w.command(&["key", "rotate", "publisher", "--quiet"]).spawn().unwrap();
+    for mut child in (0..12).map(|_| rotate()).collect::<Vec<_>>() {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(w.json("registry.json")["publisher"].as_array().unwrap().len(), 13);
+    // It is still the vault's, whichever keys go.
+    (1..13).for_each(|version| destroy(&w, "publisher", &version.to_string()));
+    enroll(&w, "porch-2");
+}
+
+#[test]
+fn an_older_copy_of_the_registry_is_taken_over_when_somebody_says_so() {
+    let w = cheap();
+    enroll(&w, "kitchen-7");
+    let copy = w.read("registry.json");
+    (2..=6).for_each(|_| drop(w.ok(&["key", "rotate", "publisher"])));
+    // As long as the vault has its key, retired or older than those that readers get, it is known.
+    w.write("registry.json", &copy);
+    enroll(&w, "porch-2");
+    w.ok(&["key", "retire", "publisher", "1", "--force"]);
+    w.write("registry.json", &copy);
+    enroll(&w, "attic-3");
+
+    destroy(&w, "publisher", "1");
+    w.write("registry.json", &copy);
+    let derive = ["--derive", "--line", "wake-word", "--identity-out", "cellar-4.identity"];
+    let refused = w.refused(5, &[&["device", "enroll", "cellar-4"], &derive[..]].concat());
+    assert!(refused.hint.contains("device adopt"), "{refused:?}");
+    assert_eq!(w.ok(&["device", "adopt"])["devices"], 1);
+    enroll(&w, "cellar-4");
+    let devices = w.ok(&["device", "list"]);
+    let ids = devices["devices"].as_array().unwrap().iter().map(|device| device["device"].clone());
+    assert_eq!(ids.collect::<Vec<_>>(), ["cellar-4", "kitchen-7"]);
+    std::fs::remove_file(w.path("registry.json")).unwrap();
+    w.refused(6, &["device", "adopt"]);
+}
+
+#[test]
+fn sealed_models_are_found_behind_links_and_none_is_not_all() {
+    use std::os::unix::fs::symlink;
+    let w = cheap();
+    std::fs::create_dir(w.path("empty")).unwrap();
+    std::fs::create_dir(w.path("linked")).unwrap();
+    seal(&w, "1");
+    w.ok(&["key", "rotate", "master"]);
+    let unknown = w.refused(4, &["key", "retire", "master", "1", "empty"]);
+    assert!(
+        unknown.message.contains("can't be known") && unknown.hint.contains("none in empty"),
+        "{unknown:?}"
+    );
+    let none = w.refused(6, &["rewrap", "empty"]);
+    assert!(none.message.contains("no sealed model in empty"), "{none:?}");
+
+    // A folder behind two links, one that leads in a circle, and one that leads nowhere.
+    for (target, link) in [
+        ("../models", "linked/a"),
+        ("../models", "linked/b"),
+        ("../linked", "models/back"),
+        ("x", "linked/c"),
+    ] {
+        symlink(target, w.path(link)).unwrap();
+    }
+    let depends = w.refused(4, &["key", "retire", "master", "1", "linked"]);
+    assert!(depends.message.contains("1 sealed models open with no other key"), "{depends:?}");
+    // A sealed model that can't be reached may depend on it, too.
+    symlink("nowhere", w.path("linked/gone.sealed")).unwrap();
+    let done = w.run(w.command(&["rewrap", "linked", "--json"]), &[]);
+    assert_eq!(done.code, Some(6), "{}", done.stderr);
+    assert_eq!(slots(&w, "models/1.sealed"), json!([2]));
+    let failed = w.refused(6, &["key", "retire", "master", "1", "linked"]);
+    assert!(failed.message.contains("gone.sealed"), "{failed:?}");
+    std::fs::remove_file(w.path("linked/gone.sealed")).unwrap();
+    let rewrapped = w.ok(&["rewrap", "linked"])["rewrapped"].clone();
+    assert_eq!(rewrapped.as_array().unwrap().len(), 1, "{rewrapped}");
+    assert_eq!(w.ok(&["key", "retire", "master", "1", "linked"])["looked_at"], 1);
+}

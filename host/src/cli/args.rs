@@ -358,6 +358,11 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_name = "PEM")]
         publisher: PathBuf,
     },
+    /// Make the registry the vault's, where it is a copy from before all of its publisher keys were destroyed
+    ///
+    /// Check first that it isn't another vault's: grants for its devices would be made with keys that they don't have.
+    #[command(after_help = "Example:\n  modelseal --registry copy.registry device adopt")]
+    Adopt,
     /// List the enrolled devices
     #[command(after_help = "Example:\n  modelseal device list --json")]
     List,

@@ -29,6 +29,7 @@ pub(super) fn run(command: DeviceCommand, context: &Context<'_>) -> Result<()> {
         DeviceCommand::Enroll(args) => enroll(&args, context),
         DeviceCommand::Complete { identity, public_part } => complete(&identity, &public_part, context),
         DeviceCommand::Trust { identity, publisher } => trust(&identity, &publisher, context),
+        DeviceCommand::Adopt => adopt(context),
         DeviceCommand::List => list(context),
         DeviceCommand::Show { id } => show(&id, context),
     }
@@ -71,7 +72,7 @@ fn enroll(args: &EnrollArgs, context: &Context<'_>) -> Result<()> {
     let registry = context.registry()?;
     let vault = context.vault()?;
     let publisher = vault.publisher()?;
-    let mut locked = Locked::open(&registry, &publisher)?;
+    let mut locked = Locked::open(&registry, &*vault)?;
     let enrolment =
         Enrolment { device: id, lines: &lines, publisher: &publisher, first_floor: args.first_floor };
     let (key, identity) = match public {
@@ -184,6 +185,17 @@ fn trust(path: &Path, publisher: &Path, context: &Context<'_>) -> Result<()> {
     let keys = publisher.keys().len();
     let text = format!("{} trusts {keys} publisher keys now", identity.device());
     context.show(&json!({ "device": identity.device(), "identity": path, "keys": keys }), &text)
+}
+
+/// There is nothing to check it by: whoever runs this says that the registry is the vault's.
+fn adopt(context: &Context<'_>) -> Result<()> {
+    let path = context.registry()?;
+    // Nobody is asked for the passphrase because of a registry that isn't there.
+    let devices = Registry::require(&path)?.devices().len();
+    let vault = context.vault()?;
+    Locked::adopt(&path, &*vault)?.commit()?;
+    let text = format!("the registry {} with {devices} devices is this vault's now", path.display());
+    context.show(&json!({ "registry": path, "devices": devices }), &text)
 }
 
 fn registry(context: &Context<'_>) -> Result<Registry> {

@@ -38,7 +38,7 @@ pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> 
     };
     let vault = context.vault()?;
     let publisher = vault.publisher()?;
-    registry.require_publisher(&path, &publisher)?;
+    registry.require_vault(&path, &*vault)?;
     let inputs: Vec<_> =
         [Some(args.sealed.as_path()), args.devices.as_deref(), Some(&path)].into_iter().flatten().collect();
     let folder = Folder::new(&args.output, &inputs, (!args.fresh).then_some(publisher))?;

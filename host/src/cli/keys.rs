@@ -30,7 +30,7 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     context.warn_of_pin_source(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
-    Locked::open(&registry, &vault.publisher()?)?.commit()?;
+    Locked::open(&registry, &*vault)?.commit()?;
     let keys = vault.keys()?;
     let made = if let [_] = keys.as_slice() { "1 key".into() } else { format!("{} keys", keys.len()) };
     let made = format!("made {made} in {location}; devices are kept in {}", registry.display());

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use modelseal_hsm::{Location, Role, Vault};
+use modelseal_core::sign::TRUSTED_MAX;
+use modelseal_hsm::{Key, Location, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{DestroyArgs, RetireArgs, RewrapArgs, RotateArgs};
@@ -11,7 +12,7 @@ use super::keys::{key_object, make_parent};
 use crate::depends::{self, Dependents, find_sealed};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
-use crate::registry::{Locked, Registry};
+use crate::registry::Registry;
 use crate::rewrap::{self as rewrapping, Rewrapped};
 
 /// How many names a message has; the rest is counted.
@@ -19,6 +20,11 @@ const NAMES_MAX: usize = 8;
 
 pub(super) fn rewrap(args: &RewrapArgs, context: &Context<'_>) -> Result<()> {
     let files = find_sealed(&args.files)?;
+    if files.is_empty() {
+        let names = list(args.files.iter().map(|path| path.display().to_string()));
+        let hint = "name sealed models, or folders that have some whose names end in .sealed";
+        return Err(Error::new(Code::Io, format!("there is no sealed model in {names}"), hint));
+    }
     let vault = context.vault()?;
     let bar = context.count("rewrapping", files.len());
     let mut done = Vec::new();
@@ -79,9 +85,16 @@ pub(super) fn rotate(args: &RotateArgs, context: &Context<'_>) -> Result<()> {
     let registry = context.registry()?;
     let version = {
         let _lock = lock(&registry)?;
-        vault.rotate(role, args.algorithm.map(Into::into))?
+        // A key that the registry can't follow isn't made.
+        if role == Role::Publisher
+            && let Some(found) = Registry::read(&registry)?
+        {
+            found.require_vault(&registry, &*vault)?;
+        }
+        let version = vault.rotate(role, args.algorithm.map(Into::into))?;
+        follow(&*vault, &registry, role)?;
+        version
     };
-    follow(&*vault, &registry, role)?;
     let next = match role {
         Role::Master => "move sealed models to it with `modelseal rewrap`",
         Role::Fleet => "devices that are enrolled keep their keys; new ones get theirs from it",
@@ -91,8 +104,25 @@ pub(super) fn rotate(args: &RotateArgs, context: &Context<'_>) -> Result<()> {
     };
     let keys = vault.keys()?;
     let made = keys.iter().find(|key| key.role == role && key.version == version);
-    let text = format!("made {}/{version}, which is used from now on; {next}", role.name());
-    context.show(&json!({ "made": made.map(key_object) }), &text)
+    let mut text = format!("made {}/{version}, which is used from now on; {next}", role.name());
+    let left_out = if role == Role::Publisher { left_out(&*vault, &keys)? } else { Vec::new() };
+    if !left_out.is_empty() {
+        let names = list(left_out.iter().cloned());
+        text.push_str(&format!(
+            "\nreaders take {TRUSTED_MAX} keys, so `key export` and new identities leave out {names}: `modelseal reseal` what only they signed"
+        ));
+    }
+    context.show(&json!({ "made": made.map(key_object), "not_exported": left_out }), &text)
+}
+
+/// The publisher keys that are used and that readers don't get any more: they take the newest.
+fn left_out(vault: &dyn Vault, keys: &[Key]) -> Result<Vec<String>> {
+    let retired = vault.retired()?;
+    let active = keys.iter().filter(|key| key.role == Role::Publisher);
+    let active = active.filter(|key| !retired.contains(&(key.role, key.version)));
+    let mut older: Vec<_> = active.rev().skip(TRUSTED_MAX).map(|key| key.version).collect();
+    older.reverse();
+    Ok(older.iter().map(|version| format!("{}/{version}", Role::Publisher.name())).collect())
 }
 
 pub(super) fn retire(args: &RetireArgs, context: &Context<'_>) -> Result<()> {
@@ -114,15 +144,14 @@ pub(super) fn retire(args: &RetireArgs, context: &Context<'_>) -> Result<()> {
     }
     let found = look(&*vault, role, version, &find_sealed(&args.files)?, &registry)?;
     if !args.force {
-        require_independent(role, &key, &found, args.files.is_empty())?;
+        require_independent(role, &key, &found, &args.files)?;
     }
-    // The registry knows the newer keys before it can't be told any more that they are the same publisher's.
-    follow(&*vault, &registry, role)?;
     {
         let _lock = lock(&registry)?;
+        // The registry knows the newer keys before it can't be told any more that they are the same publisher's.
+        follow(&*vault, &registry, role)?;
         vault.retire(role, version)?;
     }
-    follow(&*vault, &registry, role)?;
     let failed: Vec<_> = found
         .failed
         .iter()
@@ -154,12 +183,14 @@ fn look(
     }
 }
 
-fn require_independent(role: Role, key: &str, found: &Dependents, no_files: bool) -> Result<()> {
+fn require_independent(role: Role, key: &str, found: &Dependents, given: &[PathBuf]) -> Result<()> {
     let refuse = |what: String, hint: String| Err(Error::new(Code::Refused, what, hint));
     let names = |paths: &[PathBuf]| list(paths.iter().map(|path| path.display().to_string()));
-    if role != Role::Fleet && no_files {
+    if role != Role::Fleet && found.looked_at == 0 {
         let what = format!("what depends on {key} can't be known without looking at the sealed models");
-        return refuse(what, "name them, or the folders that they are in; or give --force".into());
+        let none =
+            if given.is_empty() { String::new() } else { format!("there is none in {}: ", names(given)) };
+        return refuse(what, format!("{none}name them, or the folders that they are in; or give --force"));
     }
     if !found.sealed.is_empty() {
         let (does, hint) = match role {
@@ -186,6 +217,14 @@ fn require_independent(role: Role, key: &str, found: &Dependents, no_files: bool
         let file = file.display().to_string();
         what.push_str(&if said.starts_with(&file) { said.to_owned() } else { format!("{file}: {said}") });
         return Err(Error::new(error.code(), what, "name those that can be, or give --force"));
+    }
+    if !found.foreign.is_empty() {
+        let what = format!(
+            "whether {} sealed models depend on {key} can't be known, for no publisher key of this vault signed them: {}",
+            found.foreign.len(),
+            names(&found.foreign)
+        );
+        return refuse(what, "put those of others elsewhere, or give --force".into());
     }
     Ok(())
 }
@@ -218,7 +257,7 @@ fn retired_text(role: Role, key: &str, found: &Dependents) -> String {
         text.push_str(&format!("\n  depends on it: {device}"));
     }
     for path in &found.foreign {
-        text.push_str(&format!("\n  no trusted key of this vault signed: {}", path.display()));
+        text.push_str(&format!("\n  no key of this vault signed: {}", path.display()));
     }
     for (path, error) in &found.failed {
         text.push_str(&format!("\n  not looked at: {}: {error}", path.display()));
@@ -305,10 +344,15 @@ fn lock(registry: &Path) -> Result<std::fs::File> {
     files::lock(registry)
 }
 
-/// The registry notes the publisher's keys, so that it stays this vault's when older ones go.
-fn follow(vault: &dyn Vault, registry: &Path, role: Role) -> Result<()> {
-    if role == Role::Publisher && Registry::read(registry)?.is_some() {
-        Locked::open(registry, &vault.publisher()?)?.commit()?;
+/// The registry notes the publisher's keys, so that it stays this vault's when older ones go. The caller holds its lock
+/// over the change of the keys, too: of two that change them, the second one's keys are all.
+fn follow(vault: &dyn Vault, path: &Path, role: Role) -> Result<()> {
+    if role == Role::Publisher
+        && let Some(mut registry) = Registry::read(path)?
+    {
+        registry.require_vault(path, vault)?;
+        registry.follow(vault)?;
+        registry.write(path)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use modelseal_core::manifest::{Claim, Claims, MANIFEST_MAX, Subject};
 use modelseal_core::open::{Confirmation, Unwrapped};
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::wiped::wiped;
+use modelseal_hsm::{Role, Vault};
 use serde_json::json;
 
 use super::args::{GrantArgs, OpenArgs, ResealArgs, SealArgs, VerifyArgs};
@@ -149,11 +150,13 @@ fn check(subject: &Subject<'_>) -> Result<()> {
 }
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
-    let publisher = match &args.publisher {
-        Some(path) => read_publisher(path)?,
-        None => context.vault()?.publisher()?,
-    };
+    let given = args.publisher.as_deref().map(read_publisher).transpose()?;
+    let vault = if given.is_none() { Some(context.vault()?) } else { None };
     let mut sealed = SealedFile::open(&args.sealed)?;
+    let publisher = match vault {
+        Some(vault) => own_publisher(&*vault, &sealed)?,
+        None => given.unwrap_or_default(),
+    };
     let bar = context.progress("verifying", sealed.header()?.layout().length);
     sealed.verify(&publisher, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
@@ -168,6 +171,20 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
     });
     context
         .show(&object, &format!("genuine: {} version {}, id {}", subject.line, subject.version, header.id()))
+}
+
+/// Of the vault's keys that aren't retired, the one that signed the model: it may be older than those that readers get.
+fn own_publisher(vault: &dyn Vault, sealed: &SealedFile) -> Result<Publisher> {
+    let retired = vault.retired()?;
+    let mut keys = vault.keys()?;
+    keys.retain(|key| key.role == Role::Publisher && !retired.contains(&(key.role, key.version)));
+    for key in keys.iter().rev() {
+        let publisher = Publisher::new(&[vault.publisher_key(key.version)?])?;
+        if sealed.header()?.verify(sealed.envelope().signature(), &publisher).is_ok() {
+            return Ok(publisher);
+        }
+    }
+    Ok(vault.publisher()?)
 }
 
 pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
@@ -330,7 +347,7 @@ fn grant_to_one(args: &GrantArgs, device: &str, limits: Limits, context: &Contex
     let device = registry.device(id.as_str())?;
     let sealed = SealedFile::open(&args.sealed)?;
     let vault = context.vault()?;
-    registry.require_publisher(&path, &vault.publisher()?)?;
+    registry.require_vault(&path, &*vault)?;
     let bytes = wiped(|| {
         let content = sealed.unwrap_by_vault(&*vault, None)?;
         granting::grant(&*vault, &content, id, device, limits)

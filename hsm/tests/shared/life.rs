@@ -177,6 +177,9 @@ fn a_retired_publisher_key_is_not_trusted(vault: &dyn Vault, reopen: &dyn Fn() -
             matches!(refused, Some(Error::Core(modelseal_core::Error::ManifestSignature))),
             "{refused:?}"
         );
+        // It isn't opened, but what it depends on can be told.
+        let slots = |model: &Unsigned, envelope| vault.open_slots(model.header().unwrap(), envelope).unwrap();
+        assert_eq!((slots(&old, &signed_by_old).len(), slots(&new, &signed_by_new).len()), (1, 1));
         unwrap(vault, &new, &signed_by_new).unwrap();
     }
     // Without being told otherwise, the algorithm stays.
@@ -185,6 +188,16 @@ fn a_retired_publisher_key_is_not_trusted(vault: &dyn Vault, reopen: &dyn Fn() -
     vault.destroy(Role::Publisher, 1).unwrap();
     assert_eq!(versions(&*reopen(), Role::Publisher), [2, 3]);
     assert!(matches!(vault.publisher_key(1), Err(Error::NoVersion(Role::Publisher, 1))));
+    assert!(vault.open_slots(old.header().unwrap(), &signed_by_old).is_err());
+    // Readers get four keys; the vault itself knows its older ones, too.
+    for version in 4..=6 {
+        assert_eq!(vault.rotate(Role::Publisher, None).unwrap(), version);
+    }
+    for vault in [vault, &*reopen()] {
+        assert!(!vault.publisher().unwrap().keys().contains(&second));
+        unwrap(vault, &new, &signed_by_new).unwrap();
+        assert_eq!(vault.open_slots(new.header().unwrap(), &signed_by_new).unwrap().len(), 1);
+    }
 }
 
 fn only_what_is_there_and_older_can_be_retired(vault: &dyn Vault) {
