@@ -121,7 +121,11 @@ impl Locked {
     /// Locks and reads the registry, or begins one. It follows its publisher's keys: those of `publisher` are noted, so
     /// that it still knows them when older ones have gone.
     pub fn open(path: &Path, publisher: &Publisher) -> Result<Self> {
-        let lock = files::lock(path)?;
+        Self::open_under(files::lock(path)?, path, publisher)
+    }
+
+    /// The same for whoever holds the registry's lock already.
+    pub fn open_under(lock: File, path: &Path, publisher: &Publisher) -> Result<Self> {
         let mut registry = Registry::read(path)?.unwrap_or_else(|| Registry::new(publisher));
         registry.require_publisher(path, publisher)?;
         registry.publisher = pems(publisher);

@@ -14,10 +14,7 @@ use crate::registry::{Locked, Registry};
 pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
     let registry = context.registry()?;
-    if Registry::read(&registry)?.is_some() {
-        let what = format!("there is a registry at {} already", registry.display());
-        return Err(Error::new(Code::Vault, what, "name another one with --registry, or move it away"));
-    }
+    require_no_registry(&registry)?;
     make_parent(&registry)?;
     if let modelseal_hsm::Location::File(path) = &location {
         make_parent(path)?;
@@ -25,12 +22,13 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
             return Err(Error::usage("vault and registry would be one file", "give --registry another name"));
         }
     }
-    // Whether the registry can be written is found out before there are keys.
-    drop(files::lock(&registry)?);
+    // Before there are keys: whether the registry can be written, and that nobody else begins it meanwhile.
+    let lock = files::lock(&registry)?;
+    require_no_registry(&registry)?;
     context.warn_of_pin_source(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
-    Locked::open(&registry, &vault.publisher()?)?.commit()?;
+    Locked::open_under(lock, &registry, &vault.publisher()?)?.commit()?;
     let keys = vault.keys()?;
     let made = if let [_] = keys.as_slice() { "1 key".into() } else { format!("{} keys", keys.len()) };
     let made = format!("made {made} in {location}; devices are kept in {}", registry.display());
@@ -43,6 +41,16 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
         "unavailable": lacking.iter().map(|(role, _)| role.name()).collect::<Vec<_>>(),
     });
     context.show(&object, &text.join("\n"))
+}
+
+fn require_no_registry(path: &std::path::Path) -> Result<()> {
+    match Registry::read(path)? {
+        None => Ok(()),
+        Some(_) => {
+            let what = format!("there is a registry at {} already", path.display());
+            Err(Error::new(Code::Vault, what, "name another one with --registry, or move it away"))
+        }
+    }
 }
 
 /// The roles whose keys a token can't have, and what that means.

@@ -64,8 +64,7 @@ pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Timed, Error> {
 /// Makes the first keys in a token that is initialised, has a user PIN and has none of them yet.
 pub(crate) fn create(uri: &Pkcs11Uri, publisher: Option<Algorithm>, ask: Ask<'_>) -> Result<Timed, Error> {
     let timed = open(uri, ask)?;
-    let token = timed.token.clone();
-    timed.deadline.within_many("making the keys", move || create::first_keys(token.pool(), publisher))?;
+    timed.change("making the keys", move |token| create::first_keys(token.pool(), publisher))?;
     Ok(timed)
 }
 
