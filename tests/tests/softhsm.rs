@@ -90,6 +90,49 @@ fn a_model_of_one_vault_cannot_be_opened_by_another() {
     }
 }
 
+/// The login that the check needs makes the token forget them.
+#[test]
+fn a_check_tells_of_wrong_tries_before_it() {
+    let w = workspace();
+    w.ok(&["init"]);
+    let pin = || {
+        let check = w.ok(&["key", "check"]);
+        let findings = check["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["subject"] == "PIN").unwrap()
+    };
+    assert_eq!(pin()["status"], "ok");
+    w.write("pin", "000000");
+    w.refused(5, &["key", "list"]);
+    w.write("pin", PIN);
+    let warned = pin();
+    assert_eq!(warned["status"], "note");
+    assert!(warned["detail"].as_str().unwrap().contains("wrong tries"), "{warned}");
+    assert_eq!(pin()["status"], "ok");
+}
+
+#[test]
+fn a_check_without_a_login_shows_the_rest() {
+    let w = workspace();
+    w.ok(&["init"]);
+    for (pin, what) in [("000000", "refused the PIN"), ("", "needs a passphrase or PIN")] {
+        w.write("pin", pin);
+        let run = w.run(w.command(&["key", "check", "--json", "--trace"]), &[]);
+        assert_eq!(run.code, Some(5), "{run:?}");
+        assert!(Refusal::parse(5, &run.stderr).hint.contains("pin-source"), "{run:?}");
+        let check: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        let findings = check["findings"].as_array().unwrap();
+        for part in ["library", "token", "mechanisms"] {
+            assert!(findings.iter().any(|finding| finding["part"] == part), "{part}: {check:#}");
+        }
+        let failed: Vec<_> = findings.iter().filter(|finding| finding["status"] == "fail").collect();
+        let [failed] = failed[..] else { panic!("{failed:?}") };
+        assert_eq!((&failed["subject"], &check["failed"]), (&"PIN".into(), &1.into()));
+        assert!(failed["detail"].as_str().unwrap().contains(what), "{failed}");
+    }
+    let logins = w.trace().iter().filter(|line| line.contains("login")).count();
+    assert_eq!(logins, 1, "the PIN is tried once: {:?}", w.trace());
+}
+
 /// Nothing but the token is common to them: every process has a registry of its own.
 #[test]
 fn keys_made_at_once_by_processes_are_different_versions() {

@@ -72,7 +72,7 @@ pub(super) fn make_parent(path: &std::path::Path) -> Result<()> {
 pub(super) fn run(command: KeyCommand, context: &Context<'_>) -> Result<()> {
     match command {
         KeyCommand::List => list(&*context.vault()?, context),
-        KeyCommand::Check => check(&*context.vault()?, context),
+        KeyCommand::Check => check(context),
         KeyCommand::Export { version, output } => {
             export(&*context.vault()?, version, output.as_deref(), context)
         }
@@ -106,8 +106,23 @@ pub(super) fn key_object(key: &Key) -> Value {
     json!({ "role": key.role.name(), "version": key.version, "algorithm": key.algorithm.name() })
 }
 
-fn check(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
-    let findings = vault.check()?;
+/// Where there is no login to a token, everything else about it is shown all the same.
+fn check(context: &Context<'_>) -> Result<()> {
+    let location = context.location()?;
+    let refusal = match context.open(&location) {
+        Ok(vault) => return show_findings(&vault.check()?, context),
+        Err(refusal) => refusal,
+    };
+    let findings = modelseal_hsm::check_unopened(&location, &refusal);
+    let refusal = Error::from(refusal).about(std::path::Path::new(&location.to_string()));
+    if let Some(findings) = findings {
+        let hint = refusal.hint().to_owned();
+        show_findings(&findings, context).map_err(|failed| failed.with_hint(hint))?;
+    }
+    Err(refusal)
+}
+
+fn show_findings(findings: &[Finding], context: &Context<'_>) -> Result<()> {
     let object = |f: &Finding| {
         json!({
             "part": f.part.name(),
@@ -119,8 +134,7 @@ fn check(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
     };
     let objects: Vec<_> = findings.iter().map(object).collect();
     let failed = findings.iter().filter(|finding| !finding.ok).count();
-    context
-        .answer(&json!({ "ok": failed == 0, "failed": failed, "findings": objects }), &table(&findings))?;
+    context.answer(&json!({ "ok": failed == 0, "failed": failed, "findings": objects }), &table(findings))?;
     if failed == 0 {
         return Ok(());
     }
