@@ -140,7 +140,11 @@ pub struct Locked {
 impl Locked {
     /// Locks and reads the vault's registry, or begins one. It follows the vault's publisher keys.
     pub fn open(path: &Path, vault: &dyn Vault) -> Result<Self> {
-        let lock = files::lock(path)?;
+        Self::open_under(files::lock(path)?, path, vault)
+    }
+
+    /// The same for whoever holds the registry's lock already.
+    pub fn open_under(lock: File, path: &Path, vault: &dyn Vault) -> Result<Self> {
         let mut registry = match Registry::read(path)? {
             Some(registry) => registry,
             None => Registry::new(&vault.publisher()?),

@@ -39,7 +39,7 @@ pub use location::{Location, Passphrase};
 pub use pkcs11::is_stuck;
 #[doc(hidden)]
 pub use pkcs11::modules;
-pub use vault::{Algorithm, Finding, Key, Part, Role, Vault, backup, create, open, restore};
+pub use vault::{Algorithm, Finding, Key, Part, Role, Vault, backup, check_unopened, create, open, restore};
 
 /// What `tests/fuzz` reaches besides the public API; it alone builds with `--cfg fuzzing`.
 #[cfg(fuzzing)]

@@ -202,6 +202,21 @@ pub fn open(location: &Location, ask: Ask<'_>) -> Result<Box<dyn Vault>, Error> 
     }
 }
 
+/// What [`Vault::check`] finds of a token, its library and its mechanisms where [`open`] gave `refusal` instead of a
+/// vault. `None` if that has nothing to do with the PIN, or the token can't be looked at. No PIN is tried.
+pub fn check_unopened(location: &Location, refusal: &Error) -> Option<Vec<Finding>> {
+    let is_of_pin = match refusal {
+        Error::WrongPin(_) | Error::PinLocked | Error::NoPassphrase | Error::NotUtf8(_) => true,
+        // The PIN's file; the login itself; a token without a PIN.
+        Error::Io(..) | Error::Failed(..) | Error::Token(_) => true,
+        _ => false,
+    };
+    match location {
+        Location::Pkcs11(uri) if is_of_pin => pkcs11::look(uri, refusal).ok(),
+        _ => None,
+    }
+}
+
 /// Makes the first version of every key: in a new file, or in a token that has none of them yet.
 /// `publisher` is the algorithm to sign with, if it matters.
 pub fn create(

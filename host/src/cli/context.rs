@@ -37,9 +37,16 @@ impl<'a> Context<'a> {
     /// Opens the vault, asking for its passphrase or PIN at most once.
     pub(super) fn vault(&self) -> Result<Box<dyn Vault>> {
         let location = self.location()?;
-        self.warn_of_pin_source(&location);
-        let vault = modelseal_hsm::open(&location, &|| self.ask(&location, false));
-        vault.map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
+        self.open(&location).map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
+    }
+
+    /// The same with the vault's own error.
+    pub(super) fn open(
+        &self,
+        location: &Location,
+    ) -> std::result::Result<Box<dyn Vault>, modelseal_hsm::Error> {
+        self.warn_of_pin_source(location);
+        modelseal_hsm::open(location, &|| self.ask(location, false))
     }
 
     /// The one file that the library reads by itself.

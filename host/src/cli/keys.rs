@@ -14,10 +14,7 @@ use crate::registry::{Locked, Registry};
 pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
     let registry = context.registry()?;
-    if Registry::read(&registry)?.is_some() {
-        let what = format!("there is a registry at {} already", registry.display());
-        return Err(Error::new(Code::Vault, what, "name another one with --registry, or move it away"));
-    }
+    require_no_registry(&registry)?;
     make_parent(&registry)?;
     if let modelseal_hsm::Location::File(path) = &location {
         make_parent(path)?;
@@ -25,12 +22,13 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
             return Err(Error::usage("vault and registry would be one file", "give --registry another name"));
         }
     }
-    // Whether the registry can be written is found out before there are keys.
-    drop(files::lock(&registry)?);
+    // Before there are keys: whether the registry can be written, and that nobody else begins it meanwhile.
+    let lock = files::lock(&registry)?;
+    require_no_registry(&registry)?;
     context.warn_of_pin_source(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
-    Locked::open(&registry, &*vault)?.commit()?;
+    Locked::open_under(lock, &registry, &*vault)?.commit()?;
     let keys = vault.keys()?;
     let made = if let [_] = keys.as_slice() { "1 key".into() } else { format!("{} keys", keys.len()) };
     let made = format!("made {made} in {location}; devices are kept in {}", registry.display());
@@ -43,6 +41,16 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
         "unavailable": lacking.iter().map(|(role, _)| role.name()).collect::<Vec<_>>(),
     });
     context.show(&object, &text.join("\n"))
+}
+
+fn require_no_registry(path: &std::path::Path) -> Result<()> {
+    match Registry::read(path)? {
+        None => Ok(()),
+        Some(_) => {
+            let what = format!("there is a registry at {} already", path.display());
+            Err(Error::new(Code::Vault, what, "name another one with --registry, or move it away"))
+        }
+    }
 }
 
 /// The roles whose keys a token can't have, and what that means.
@@ -64,7 +72,7 @@ pub(super) fn make_parent(path: &std::path::Path) -> Result<()> {
 pub(super) fn run(command: KeyCommand, context: &Context<'_>) -> Result<()> {
     match command {
         KeyCommand::List => list(&*context.vault()?, context),
-        KeyCommand::Check => check(&*context.vault()?, context),
+        KeyCommand::Check => check(context),
         KeyCommand::Export { version, output } => {
             export(&*context.vault()?, version, output.as_deref(), context)
         }
@@ -98,8 +106,23 @@ pub(super) fn key_object(key: &Key) -> Value {
     json!({ "role": key.role.name(), "version": key.version, "algorithm": key.algorithm.name() })
 }
 
-fn check(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
-    let findings = vault.check()?;
+/// Where there is no login to a token, everything else about it is shown all the same.
+fn check(context: &Context<'_>) -> Result<()> {
+    let location = context.location()?;
+    let refusal = match context.open(&location) {
+        Ok(vault) => return show_findings(&vault.check()?, context),
+        Err(refusal) => refusal,
+    };
+    let findings = modelseal_hsm::check_unopened(&location, &refusal);
+    let refusal = Error::from(refusal).about(std::path::Path::new(&location.to_string()));
+    if let Some(findings) = findings {
+        let hint = refusal.hint().to_owned();
+        show_findings(&findings, context).map_err(|failed| failed.with_hint(hint))?;
+    }
+    Err(refusal)
+}
+
+fn show_findings(findings: &[Finding], context: &Context<'_>) -> Result<()> {
     let object = |f: &Finding| {
         json!({
             "part": f.part.name(),
@@ -111,8 +134,7 @@ fn check(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
     };
     let objects: Vec<_> = findings.iter().map(object).collect();
     let failed = findings.iter().filter(|finding| !finding.ok).count();
-    context
-        .answer(&json!({ "ok": failed == 0, "failed": failed, "findings": objects }), &table(&findings))?;
+    context.answer(&json!({ "ok": failed == 0, "failed": failed, "findings": objects }), &table(findings))?;
     if failed == 0 {
         return Ok(());
     }

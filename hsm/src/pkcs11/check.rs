@@ -15,6 +15,7 @@ use super::template::{forbidden, isnt, mechanism_alone, origin, required, words}
 use crate::error::Error;
 use crate::vault::{Algorithm, Backend, Finding, Key, Part};
 
+const PIN: &str = "PIN";
 /// Those of the pool, one that keeps the login, and one that writes.
 const SESSIONS_WANTED: u64 = SESSIONS_MAX as u64 + 2;
 
@@ -29,6 +30,16 @@ pub(super) fn check(token: &Token) -> Result<Vec<Finding>, Error> {
     findings.extend(needs().iter().map(|need| mechanism(pool, need, &keys)));
     findings.extend(pool.run(attributes)?);
     Ok(findings)
+}
+
+/// The same for a token that there is no login to: `refusal` says why.
+pub(super) fn look(pool: &Pool, refusal: String) -> Vec<Finding> {
+    let mut findings = library(pool);
+    findings.extend(token_itself(pool).into_iter().filter(|finding| finding.subject != PIN));
+    findings.push(Finding::bad(Part::Token, PIN, refusal));
+    findings.push(listed(pool));
+    findings.extend(needs().iter().map(|need| mechanism(pool, need, &[])));
+    findings
 }
 
 fn library(pool: &Pool) -> Vec<Finding> {
@@ -51,7 +62,14 @@ fn token_itself(pool: &Pool) -> Vec<Finding> {
     match ask(pool, Pkcs11::get_token_info) {
         Err(error) => vec![Finding::bad(Part::Token, "token", error)],
         Ok(info) => {
-            vec![identity(&info), versions(&info), slot(pool), pin(&info), sessions(&info), clock(&info)]
+            vec![
+                identity(&info),
+                versions(&info),
+                slot(pool),
+                pin(&info, pool.before_login()),
+                sessions(&info),
+                clock(&info),
+            ]
         }
     }
 }
@@ -85,8 +103,9 @@ fn slot(pool: &Pool) -> Finding {
     }
 }
 
-/// All that PKCS#11 tells of the tries that are left: there is no number.
-fn pin(info: &TokenInfo) -> Finding {
+/// All that PKCS#11 tells of the tries that are left: there is no number. A login makes the token forget the wrong ones,
+/// so what it said `before` counts, too.
+fn pin(info: &TokenInfo, before: &TokenInfo) -> Finding {
     let warnings = [
         (!info.user_pin_initialized(), "none is set"),
         (info.user_pin_locked(), "locked; no tries are left"),
@@ -95,12 +114,15 @@ fn pin(info: &TokenInfo) -> Finding {
         (info.user_pin_to_be_changed(), "it is still the first one and must be changed"),
     ];
     match warnings.into_iter().find(|(is_so, _)| *is_so) {
-        Some((_, warning)) => Finding::bad(Part::Token, "PIN", warning),
-        None => Finding::good(
-            Part::Token,
-            "PIN",
-            format!("set; the token warns of no wrong tries; {}", entry(info)),
-        ),
+        Some((_, warning)) => Finding::bad(Part::Token, PIN, warning),
+        None if before.user_pin_count_low() => {
+            let tries = "before this login the token warned of wrong tries, which it has now forgotten";
+            Finding::noted(Part::Token, PIN, format!("set; {tries}; {}", entry(info)))
+        }
+        None => {
+            let tries = "the token warned of no wrong tries before this login";
+            Finding::good(Part::Token, PIN, format!("set; {tries}; {}", entry(info)))
+        }
     }
 }
 

@@ -22,20 +22,25 @@ const FIRST: u32 = 1;
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Makes version 1 of every key that the token can have, or none.
+/// Makes version 1 of every key that the token can have, or none. Two who do so at the same time, such as on two hosts,
+/// both take back theirs and try again: the later one then finds the other's.
 pub(super) fn first_keys(pool: &Pool, publisher: Option<Algorithm>) -> Result<(), Error> {
     let publishers = available(pool, publisher)?;
+    unless_others_do(|| Ok(try_first_keys(pool, &publishers)?.then_some(())))
+}
+
+/// `false` if somebody else made some, too.
+fn try_first_keys(pool: &Pool, publishers: &[Algorithm]) -> Result<bool, Error> {
     let secrets = [Role::Master, Role::Fleet].into_iter().filter(|role| missing(pool, *role).is_none());
     let secrets: Vec<_> = secrets.collect();
     let session = pool.open_writable()?;
-    let there = Keys::read(&session).map_err(|failure| failure.error)?;
+    let there = read_keys(&session).map_err(|failure| failure.error)?;
     if !there.entries.is_empty() || !there.strays.is_empty() {
         return Err(Error::Exists("the token".into()));
     }
-    let mut made = Made { session: &session, version: FIRST, handles: Vec::new() };
-    let result = made.all(&secrets, &publishers);
-    pool.forget_keys();
-    result.inspect_err(|_| made.undo()).map_err(|failure| failure.error)
+    let mut made = Made { pool, session: &session, version: FIRST, handles: Vec::new() };
+    let result = made.all(&secrets, publishers);
+    made.settle(result)
 }
 
 /// Makes the next version of one key, with the newest one's algorithm unless told otherwise, or nothing.
@@ -43,9 +48,14 @@ pub(super) fn first_keys(pool: &Pool, publisher: Option<Algorithm>) -> Result<()
 /// A token has nothing to reserve a version with. Two who make the same one at the same time both find that out, both
 /// take back theirs, and try again after pauses of different lengths.
 pub(super) fn next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {
+    unless_others_do(|| try_next_key(pool, role, algorithm))
+}
+
+/// Does what gives `None` if somebody else did the same at the same time, until nobody else does.
+fn unless_others_do<T>(make: impl Fn() -> Result<Option<T>, Error>) -> Result<T, Error> {
     for _ in 0..TRIES {
-        if let Some(version) = try_next_key(pool, role, algorithm)? {
-            return Ok(version);
+        if let Some(made) = make()? {
+            return Ok(made);
         }
         let mut random = [0];
         getrandom::fill(&mut random).map_err(|_| Error::Random)?;
@@ -64,13 +74,9 @@ fn try_next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) -> Result
     let version = newest.version.checked_add(1).ok_or(Error::NoKey(role))?;
     let algorithm = algorithm.unwrap_or(newest.algorithm);
     require(pool, role, algorithm)?;
-    let mut made = Made { session: &session, version, handles: Vec::new() };
+    let mut made = Made { pool, session: &session, version, handles: Vec::new() };
     let result = made.one(role, algorithm);
-    if !matches!(result, Ok(true)) {
-        made.undo();
-    }
-    pool.forget_keys();
-    Ok(result.map_err(|failure| failure.error)?.then_some(version))
+    Ok(made.settle(result)?.then_some(version))
 }
 
 /// What somebody else takes back meanwhile vanishes under the reading, which is then done again.
@@ -113,20 +119,21 @@ fn available(pool: &Pool, publisher: Option<Algorithm>) -> Result<Vec<Algorithm>
 
 /// What has been made so far.
 struct Made<'a> {
+    pool: &'a Pool,
     session: &'a Session,
     version: u32,
     handles: Vec<ObjectHandle>,
 }
 
 impl Made<'_> {
-    fn all(&mut self, secrets: &[Role], publishers: &[Algorithm]) -> Result<(), Failure> {
+    /// `false` if they aren't the only ones.
+    fn all(&mut self, secrets: &[Role], publishers: &[Algorithm]) -> Result<bool, Failure> {
         for role in secrets {
             self.observed(*role, |made| made.secret(*role))?;
         }
         self.observed(Role::Publisher, |made| made.publisher(publishers))?;
-        let keys = Keys::read(self.session)?;
-        let roles = secrets.iter().chain(&[Role::Publisher]);
-        roles.copied().try_for_each(|role| require_made_inside(self.session, &keys, role, self.version))
+        let roles: Vec<_> = secrets.iter().copied().chain([Role::Publisher]).collect();
+        self.are_alone(&roles)
     }
 
     /// `false` if it isn't the only one of its version.
@@ -135,12 +142,38 @@ impl Made<'_> {
             Role::Master | Role::Fleet => self.secret(role)?,
             Role::Publisher => self.pair(algorithm)?,
         }
-        let keys = read_keys(self.session)?;
-        let same = keys.entries.iter().filter(|e| (e.key.role, e.key.version) == (role, self.version));
-        if same.count() > 1 {
+        self.are_alone(&[role])
+    }
+
+    /// Whether nobody else made the same ones, as seen a moment later in a session that hasn't seen them being made.
+    fn are_alone(&self, roles: &[Role]) -> Result<bool, Failure> {
+        std::thread::sleep(PAUSE);
+        let another = match self.pool.open_writable() {
+            Ok(session) => Some(session),
+            // The token has no more.
+            Err(Error::Sessions) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let session = another.as_deref().unwrap_or(self.session);
+        let keys = read_keys(session)?;
+        let is_one = |role: &Role| {
+            let same = keys.entries.iter().filter(|e| (e.key.role, e.key.version) == (*role, self.version));
+            same.count() <= 1
+        };
+        if !roles.iter().all(is_one) {
             return Ok(false);
         }
-        require_made_inside(self.session, &keys, role, self.version).map(|()| true)
+        roles.iter().try_for_each(|role| require_made_inside(session, &keys, *role, self.version))?;
+        Ok(true)
+    }
+
+    /// Takes back what isn't to stay.
+    fn settle(&self, result: Result<bool, Failure>) -> Result<bool, Error> {
+        if !matches!(result, Ok(true)) {
+            self.undo();
+        }
+        self.pool.forget_keys();
+        result.map_err(|failure| failure.error)
     }
 
     fn observed(

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::backend::{CMAC, DECRYPT, ENCRYPT, SIGN, Token};
 use super::session::SESSIONS_MAX;
+use super::turn::Turn;
 use crate::error::Error;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 use crate::wiped::wiped;
@@ -165,6 +166,31 @@ pub(crate) struct Timed {
     pub(super) deadline: Deadline,
 }
 
+impl Timed {
+    /// Changes what is in the token, in turn with other processes. Their turns aren't this one's time; a change that
+    /// hangs keeps its turn.
+    pub(super) fn change<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Token) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let work = self.in_turn(work);
+        self.deadline.within_many(operation, work)
+    }
+
+    fn in_turn<T>(
+        &self,
+        work: impl FnOnce(&Token) -> Result<T, Error> + Send + 'static,
+    ) -> impl FnOnce() -> Result<T, Error> + Send + 'static {
+        let token = self.token.clone();
+        let turn = Turn::wait_to_change(token.pool().module_path());
+        move || {
+            let _turn = turn;
+            work(&token)
+        }
+    }
+}
+
 impl Backend for Timed {
     fn keys(&self) -> Result<Vec<Key>, Error> {
         let token = self.token.clone();
@@ -221,18 +247,16 @@ impl Backend for Timed {
     }
 
     fn generate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {
-        let token = self.token.clone();
-        self.deadline.within_many("generating a key", move || token.generate(role, algorithm))
+        self.change("generating a key", move |token| token.generate(role, algorithm))
     }
 
     fn mark(&self, role: Role, version: u32, retired: bool) -> Result<(), Error> {
-        let token = self.token.clone();
-        self.deadline.within("noting that a key is retired", move || token.mark(role, version, retired))
+        let work = self.in_turn(move |token| token.mark(role, version, retired));
+        self.deadline.within("noting that a key is retired", work)
     }
 
     fn destroy(&self, role: Role, version: u32) -> Result<(), Error> {
-        let token = self.token.clone();
-        self.deadline.within_many("destroying a key", move || token.destroy(role, version))
+        self.change("destroying a key", move |token| token.destroy(role, version))
     }
 }
 

@@ -40,7 +40,7 @@ use turn::Turn;
 
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
-use crate::vault::{Algorithm, Ask};
+use crate::vault::{Algorithm, Ask, Finding};
 
 pub use deadline::is_stuck;
 #[doc(hidden)]
@@ -55,7 +55,7 @@ pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Timed, Error> {
     let login = Login::obtain(&info, uri, ask)?;
     let connect = move || {
         let _turn = Turn::wait(&module.path);
-        Pool::connect(module, &info, login).map(|pool| Arc::new(Token::new(pool)))
+        Pool::connect(module, info, login).map(|pool| Arc::new(Token::new(pool)))
     };
     let token = deadline.within("logging in", connect)?;
     Ok(Timed { token, deadline })
@@ -64,9 +64,17 @@ pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Timed, Error> {
 /// Makes the first keys in a token that is initialised, has a user PIN and has none of them yet.
 pub(crate) fn create(uri: &Pkcs11Uri, publisher: Option<Algorithm>, ask: Ask<'_>) -> Result<Timed, Error> {
     let timed = open(uri, ask)?;
-    let token = timed.token.clone();
-    timed.deadline.within_many("making the keys", move || create::first_keys(token.pool(), publisher))?;
+    timed.change("making the keys", move |token| create::first_keys(token.pool(), publisher))?;
     Ok(timed)
+}
+
+/// What a check finds without a login, where `refusal` came of trying to [`open`] the vault. The PIN isn't tried.
+pub(crate) fn look(uri: &Pkcs11Uri, refusal: &Error) -> Result<Vec<Finding>, Error> {
+    let (deadline, wanted, refusal) = (Deadline::new()?, uri.clone(), refusal.to_string());
+    deadline.within_many("checking the token", move || {
+        let (module, info) = find(&wanted)?;
+        Ok(check::look(&Pool::unconnected(module, info, Login::Refused), refusal))
+    })
 }
 
 /// Before each further look for a token, in milliseconds.

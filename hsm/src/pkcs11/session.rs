@@ -38,6 +38,8 @@ pub(super) struct Pool {
     module: Arc<Module>,
     /// By label and serial number: after a restart of the library its slot may be another.
     token: Pkcs11Uri,
+    /// What the token said of itself before the first login, which makes it forget wrong tries.
+    before: TokenInfo,
     state: Arc<Mutex<State>>,
     freed: Condvar,
 }
@@ -98,7 +100,14 @@ impl State {
 
 impl Pool {
     /// Logs in to the token that `info` describes, once.
-    pub(super) fn connect(module: Arc<Module>, info: &TokenInfo, login: Login) -> Result<Self, Error> {
+    pub(super) fn connect(module: Arc<Module>, info: TokenInfo, login: Login) -> Result<Self, Error> {
+        let pool = Self::unconnected(module, info, login);
+        pool.connected(&pool.module.enter(), &mut pool.state()).map_err(|failure| failure.error)?;
+        Ok(pool)
+    }
+
+    /// Doesn't log in. With [`Login::Refused`] it never does.
+    pub(super) fn unconnected(module: Arc<Module>, info: TokenInfo, login: Login) -> Self {
         let token = Pkcs11Uri {
             token: Some(info.label().into()),
             serial: Some(info.serial_number().into()),
@@ -107,9 +116,7 @@ impl Pool {
         let state = State { login, connection: None, connections: 0, lent: 0, limit: SESSIONS_MAX };
         let state = Arc::new(Mutex::new(state));
         module.register(&state);
-        let pool = Self { module, token, state, freed: Condvar::new() };
-        pool.connected(&pool.module.enter(), &mut pool.state()).map_err(|failure| failure.error)?;
-        Ok(pool)
+        Self { module, token, before: info, state, freed: Condvar::new() }
     }
 
     /// Runs `operation` in a session, and again where a new login, a restart of the library or a pause may help. So
@@ -148,11 +155,20 @@ impl Pool {
         Ok(Writable { session, _inside: inside })
     }
 
-    /// Asks the library something about the token's slot.
+    /// Asks the library something about the token's slot, which takes no login.
     pub(super) fn ask<T>(&self, question: impl FnOnce(&Pkcs11, Slot) -> T) -> Result<T, Error> {
         let inside = self.module.enter();
-        let slot = self.connected(&inside, &mut self.state()).map_err(|failure| failure.error)?.slot;
+        let connected = self.state().connection.as_ref().map(|connection| connection.slot);
+        let slot = match connected {
+            Some(slot) => slot,
+            None => inside.find(&self.token).map_err(|failure| failure.error)?.0,
+        };
         Ok(question(&inside, slot))
+    }
+
+    /// What the token said of itself before the login.
+    pub(super) fn before_login(&self) -> &TokenInfo {
+        &self.before
     }
 
     /// The library's path.
