@@ -230,6 +230,15 @@ fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>) -> Result<bool> {
     Ok(true)
 }
 
+/// Refuses what is there and isn't a file, before it is opened: a pipe that nobody writes to would be waited for.
+pub fn require_file(path: &Path) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let what = format!("{} isn't a file", path.display());
+        return Err(Error::new(Code::Io, what, "name sealed models that are files, or folders of them"));
+    }
+    Ok(())
+}
+
 fn missing(path: &Path) -> Error {
     Error::new(Code::Io, format!("{}: there is no such file", path.display()), "check the path")
 }
@@ -238,8 +247,12 @@ fn missing(path: &Path) -> Error {
 /// `.lock` appended.
 pub fn lock(path: &Path) -> Result<File> {
     let path = with_suffix(&resolve(path), ".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| Error::io(&path, &error))?;
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    // The owner's: whoever may read it may hold it.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&path).map_err(|error| Error::io(&path, &error))?;
     hold(&file, &path)?;
     Ok(file)
 }

@@ -156,8 +156,17 @@ impl Identity {
         files::write(path, &self.encode(path)?, Access::Private, Existing::Keep)
     }
 
-    /// Writes the identity over what was there.
-    pub fn rewrite(&self, path: &Path) -> Result<()> {
+    /// Changes the identity in the file `path` under a lock, so that no other process's change is lost. Whoever holds
+    /// another lock, too, took it before this one.
+    pub fn update<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<(Self, T)> {
+        let _lock = files::lock(path)?;
+        let mut identity = Self::read(path)?;
+        let done = change(&mut identity)?;
+        identity.rewrite(path)?;
+        Ok((identity, done))
+    }
+
+    fn rewrite(&self, path: &Path) -> Result<()> {
         files::write(path, &self.encode(path)?, Access::Private, Existing::Replace)
     }
 

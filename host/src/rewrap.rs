@@ -50,6 +50,7 @@ pub trait Slots {
 
 /// Moves the sealed model in `path` to the newest master key. Others who do the same wait.
 pub fn rewrap(vault: &dyn Vault, path: &Path) -> Result<Rewrapped> {
+    files::require_file(path)?;
     let file = File::options().read(true).write(true).open(path).map_err(|error| Error::io(path, &error))?;
     files::hold(&file, path)?;
     // Read under the lock: another may have changed it just before.

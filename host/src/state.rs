@@ -63,13 +63,17 @@ impl<'a> StateStore<'a> {
 
     /// Before anything is raised there is a state, with the first floor, and the identity knows it.
     fn begin(&self) -> Result<()> {
-        let mut identity = Identity::read(self.identity_path)?;
+        let identity = Identity::read(self.identity_path)?;
         if self.read(&identity)?.is_none() {
             self.write(&identity, self.stored()?)?;
         }
         if !identity.is_used() {
-            identity.mark_used();
-            identity.rewrite(self.identity_path).map_err(|error| {
+            let mark = |identity: &mut Identity| {
+                identity.mark_used();
+                Ok(())
+            };
+            // Only now locked: the folder of one that was used already may be read-only.
+            Identity::update(self.identity_path, mark).map_err(|error| {
                 error.with_hint(
                     "the identity notes that it was used: let its folder be written, or give --no-confirm",
                 )

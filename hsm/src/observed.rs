@@ -104,7 +104,17 @@ impl<B: Backend> Backend for Observed<B> {
     }
 
     fn generate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {
-        observe("generate", Some(role.name()), || self.0.generate(role, algorithm))
+        observe("generate", None, || {
+            let made = self.0.generate(role, algorithm);
+            // The version is known when it is made.
+            match &made {
+                Ok(version) => {
+                    Span::current().record("key", display(format_args!("{}/{version}", role.name())))
+                }
+                Err(_) => Span::current().record("key", role.name()),
+            };
+            made
+        })
     }
 
     fn mark(&self, role: Role, version: u32, retired: bool) -> Result<(), Error> {

@@ -53,7 +53,8 @@ pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Err
 pub(crate) fn create(path: &Path, publisher: Algorithm, passphrase: &Passphrase) -> Result<Software, Error> {
     let keys =
         [(Role::Master, Algorithm::Aes256), (Role::Fleet, Algorithm::Aes256), (Role::Publisher, publisher)];
-    let keys = keys.into_iter().map(|(role, algorithm)| generate(role, 1, algorithm));
+    let made = |(role, algorithm)| observe_key("generate", role, 1, || generate(role, 1, algorithm));
+    let keys = keys.into_iter().map(made);
     let stock = Stock { keys: keys.collect::<Result<_, _>>()?, retired: Vec::new() };
     let lock = FileKey::fresh(passphrase)?;
     file::write_new(path, &lock.encrypt(&stock)?)?;
@@ -122,10 +123,6 @@ impl FileKey {
 }
 
 fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey, Error> {
-    observe_key("generate", role, version, || random_key(role, version, algorithm))
-}
-
-fn random_key(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey, Error> {
     let mut stored = StoredKey::new(Key { role, version, algorithm }, [0; 32]);
     loop {
         getrandom::fill(&mut stored.key).map_err(|_| Error::Random)?;

@@ -14,7 +14,7 @@ use crate::batch::{GrantTree, SignedTree};
 use crate::error::Error;
 use crate::life::LifeCycle;
 use crate::location::{Location, Passphrase};
-use crate::observed::Observed;
+use crate::observed::{Observed, observe};
 use crate::self_test::self_test;
 use crate::wiped::{Wiped, wiped};
 use crate::{pkcs11, software};
@@ -245,7 +245,7 @@ pub fn backup(location: &Location, ask: Ask<'_>, own: Ask<'_>) -> Result<Vec<u8>
         Location::File(path) if !path.exists() => Err(Error::Missing(path.display().to_string())),
         Location::File(path) => {
             let (passphrase, own) = (ask()?, own()?);
-            wiped(|| software::backup(path, &passphrase, &own))
+            wiped(|| observe("backup", None, || software::backup(path, &passphrase, &own)))
         }
     }
 }
@@ -263,7 +263,9 @@ pub fn restore(
         Location::File(path) if path.exists() => Err(Error::Exists(path.display().to_string())),
         Location::File(path) => {
             let (own, passphrase) = (own()?, ask()?);
-            Ok(Box::new(Wiped(Roles(wiped(|| software::restore(path, backup, &own, &passphrase))?))))
+            let restore = || software::restore(path, backup, &own, &passphrase);
+            let vault = wiped(|| observe("restore", None, restore))?;
+            Ok(Box::new(Wiped(Roles(Observed(vault)))))
         }
     }
 }

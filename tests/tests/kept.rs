@@ -222,6 +222,56 @@ fn confirmations_at_the_same_time_leave_the_highest_floor() {
     assert_eq!(w.json("kitchen-7.identity.state")["floors"]["wake-word"], 4);
 }
 
+/// Whoever changes an identity does so under one lock: neither that it was used nor the newer keys get lost.
+#[test]
+fn changes_of_an_identity_wait_for_each_other() {
+    let w = published();
+    w.write("attacked", w.read("sealed"));
+    w.ok(&["key", "rotate", "publisher"]);
+    w.ok(&["key", "export", "-o", "both.pem"]);
+    let keygen =
+        ["device", "keygen", "porch-2", "--identity-out", "porch.identity", "--public-out", "porch.pem"];
+    w.device_ok(&keygen);
+    let part = ["porch-2", "--line", "wake-word", "--public-key", "porch.pem", "--identity-out", "part"];
+    w.ok(&[&["device", "enroll"][..], &part].concat());
+
+    let locks = ["kitchen-7.identity.lock", "porch.identity.lock"].map(|name| {
+        let lock = std::fs::File::create(w.path(name)).unwrap();
+        lock.lock().unwrap();
+        lock
+    });
+    let trust = ["device", "trust", "--identity", "kitchen-7.identity", "--publisher", "both.pem"];
+    let complete = ["device", "complete", "--identity", "porch.identity", "--public-part", "part"];
+    let commands = [&BY_GRANT[..], &trust, &complete];
+    let mut changes =
+        commands.map(|words| w.device_command(words).stdout(std::process::Stdio::null()).spawn().unwrap());
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    for (change, command) in changes.iter_mut().zip(commands) {
+        assert!(change.try_wait().unwrap().is_none(), "{command:?} doesn't wait");
+    }
+    assert!(w.json("kitchen-7.identity")["used"] == false);
+    drop(locks);
+    for (mut change, command) in changes.into_iter().zip(commands) {
+        assert!(change.wait().unwrap().success(), "{command:?}");
+    }
+    let identity = w.json("kitchen-7.identity");
+    assert_eq!((&identity["used"], identity["publisher"].as_array().unwrap().len()), (&true.into(), 2));
+    assert_eq!(w.json("porch.identity")["lines"], w.json("part")["lines"]);
+}
+
+/// Whoever may read a lock's file may hold the lock.
+#[test]
+fn locks_are_for_their_owner() {
+    let w = published();
+    w.write("attacked", w.read("sealed"));
+    w.device_ok(&BY_GRANT);
+    w.ok(&["key", "rotate", "master"]);
+    let subjects = ["vault.json", "registry.json", "kitchen-7.identity", "kitchen-7.identity.state"];
+    for subject in subjects {
+        assert_eq!(w.mode(&format!("{subject}.lock")), 0o600, "{subject}");
+    }
+}
+
 // ---- What is found on the disk afterwards ----
 
 /// After the whole story, no file and no message holds a key that isn't its own, the passphrase, or plaintext.

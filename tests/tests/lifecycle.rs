@@ -373,6 +373,8 @@ fn a_killed_change_leaves_a_vault_that_opens() {
         let in_time = !child.wait().unwrap().success();
         let now = masters();
         assert!(now == before + 1 || (in_time && now == before), "{before} keys, then {now}");
+        // What a kill may leave has one name, which the next change looks for.
+        assert!(hidden(&w).iter().all(|name| name == ".vault.json.new"), "{:?}", hidden(&w));
         killed += u32::from(in_time);
         changed += u32::from(in_time && now > before);
         before = now;
@@ -382,6 +384,51 @@ fn a_killed_change_leaves_a_vault_that_opens() {
     }
     println!("{killed} kills while a key was made; {changed} after it was there");
     w.ok(&["key", "rotate", "master"]);
+    assert!(hidden(&w).is_empty(), "{:?}", hidden(&w));
+}
+
+/// What is in the folder under a name that begins with a dot.
+fn hidden(w: &Workspace) -> Vec<String> {
+    let names =
+        std::fs::read_dir(w.dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with('.')).collect()
+}
+
+/// A killed change may leave the whole file beside: a key that is destroyed must not live on in it.
+#[test]
+fn what_a_killed_change_left_goes_with_the_next() {
+    let w = Workspace::new();
+    let left = w.read("vault.json");
+    w.ok(&["key", "rotate", "master"]);
+    w.write(".vault.json.new", &left);
+    w.ok(&["key", "retire", "master", "1", "--force"]);
+    assert!(hidden(&w).is_empty(), "{:?}", hidden(&w));
+    w.write(".vault.json.new", &left);
+    w.ok(&["key", "destroy", "master", "1", "--confirm", "destroy master/1"]);
+    assert!(hidden(&w).is_empty(), "{:?}", hidden(&w));
+    assert_eq!((w.mode("vault.json"), w.mode("vault.json.lock")), (0o600, 0o600));
+    // Where the next change is none, and where there is no vault yet.
+    w.write(".vault.json.new", &left);
+    let again = w.command(&["key", "destroy", "master", "2", "--confirm", "destroy master/2"]);
+    assert_eq!(w.run(again, &[]).code, Some(4));
+    std::fs::remove_file(w.path("vault.json")).unwrap();
+    std::fs::remove_file(w.path("registry.json")).unwrap();
+    w.ok(&["init"]);
+    assert!(hidden(&w).is_empty(), "{:?}", hidden(&w));
+}
+
+/// A pipe that nobody writes to isn't waited for.
+#[test]
+fn a_pipe_is_no_sealed_model() {
+    let w = Workspace::new();
+    w.ok(&["key", "rotate", "master"]);
+    assert!(w.another("mkfifo", &["p.sealed"]).status().unwrap().success());
+    for command in [&["rewrap", "p.sealed"][..], &["key", "retire", "master", "1", "p.sealed"]] {
+        let run = w.run(w.wrapped(&["timeout", "20"], command), &[]);
+        assert_eq!(run.code, Some(6), "{command:?}: {}", run.stderr);
+        assert!(run.stderr.contains("p.sealed isn't a file"), "{}", run.stderr);
+    }
+    assert_eq!(keys(&w)[..2], ["master/1", "master/2"]);
 }
 
 /// With a vault file whose passphrase costs nothing.

@@ -88,7 +88,15 @@ fn secrets(w: &Workspace, is_token: bool) -> Vec<(String, Vec<u8>)> {
     secrets
 }
 
-/// As many spans as the library was called.
+/// How often a span says that its key was used: `uses`, or once.
+fn uses(w: &Workspace, operation: &str) -> usize {
+    let lines = w.trace();
+    let objects = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_it = objects.filter(|object| object["span"]["operation"] == operation);
+    of_it.map(|object| object["span"]["uses"].as_u64().map_or(1, |uses| usize::try_from(uses).unwrap())).sum()
+}
+
+/// As many uses as the library was called.
 #[test]
 fn every_use_is_shown() {
     let w = traced(empty_workspace());
@@ -98,8 +106,7 @@ fn every_use_is_shown() {
     w.ok(&["device", "enroll", "d", "--derive", "--line", "l", "--identity-out", "d.identity"]);
     w.ok(&["grant", "sealed", "--device", "d", "-o", "d.grant"]);
     w.ok(&["key", "export", "-o", "publisher.pem"]);
-    let spans = spans(&w);
-    let shown = |operation: &str| spans.iter().filter(|(name, ..)| name == operation).count();
+    let shown = |operation: &str| uses(&w, operation);
     let functions =
         ["C_EncryptInit", "C_DecryptInit", "C_SignInit", "C_Login", "C_GenerateKey", "C_GenerateKeyPair"];
     let called = calls(&w, &functions);
@@ -108,6 +115,33 @@ fn every_use_is_shown() {
     assert_eq!(called[..4], [shown("encrypt"), shown("decrypt"), signed, shown("login")]);
     assert_eq!((shown("generate"), called[4], called[5]), (3, 2, 1));
     assert!(called.iter().all(|count| *count > 0), "{called:?}");
+}
+
+/// A new key is named with its version, once; copies of all keys are shown, too.
+#[test]
+fn the_life_of_keys_is_shown() {
+    for (mut w, is_token) in
+        [(traced(Workspace::with_vault("file:vault.json")), false), (traced(softhsm::workspace()), true)]
+    {
+        w.ok(&["init"]);
+        let mut before = spans(&w).len();
+        let mut shows = |w: &Workspace, arguments: &[&str], operation: &str, key: &str| {
+            w.ok(arguments);
+            let spans = spans(w).split_off(before);
+            before += spans.len();
+            let of_it: Vec<_> = spans.iter().filter(|(name, ..)| name == operation).collect();
+            let expected = (operation.to_owned(), key.to_owned(), "ok".to_owned());
+            assert_eq!(of_it, [&expected], "{arguments:?}");
+        };
+        shows(&w, &["key", "rotate", "master"], "generate", "master/2");
+        shows(&w, &["key", "rotate", "publisher"], "generate", "publisher/2");
+        if !is_token {
+            w.set("MODELSEAL_BACKUP_PASSPHRASE", "another");
+            shows(&w, &["key", "backup", "-o", "backup"], "backup", "");
+            std::fs::remove_file(w.path("vault.json")).unwrap();
+            shows(&w, &["key", "restore", "backup"], "restore", "");
+        }
+    }
 }
 
 #[test]

@@ -103,15 +103,17 @@ fn hand_over(
     public: Option<&[u8; 32]>,
     enrolment: &Enrolment<'_>,
 ) -> Result<()> {
-    if let Some(public) = public
-        && let Ok(mut own) = Identity::read(out)
-        && own.lines().is_empty()
-        && own.public_key().as_ref() == Some(public)
-    {
-        own.complete(enrolment)?;
-        return own.rewrite(out);
+    let made_of = |own: &Identity| {
+        own.lines().is_empty() && own.public_key().as_ref().is_some_and(|key| Some(key) == public)
+    };
+    if public.is_none() || !Identity::read(out).is_ok_and(|own| made_of(&own)) {
+        return identity.write_new(out);
     }
-    identity.write_new(out)
+    let complete = |own: &mut Identity| {
+        // It may have been completed meanwhile.
+        if made_of(own) { own.complete(enrolment) } else { Err(enrolled(out)) }
+    };
+    Identity::update(out, complete).map(drop)
 }
 
 fn lines(lines: &[String]) -> Result<Vec<String>> {
@@ -144,15 +146,21 @@ fn read_public(path: &Path) -> Result<[u8; 32]> {
 
 fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Result<()> {
     let part = Identity::read(public_part)?;
-    let mut own = Identity::read(identity)?;
+    Identity::read(identity)?;
     part.require_enrolled()?;
+    let (own, ()) = Identity::update(identity, |own| complete_by(own, identity, &part, public_part))?;
+    let text = format!("{} can open: {}", own.device(), own.lines().join(", "));
+    context.show(&json!({ "device": own.device(), "lines": own.lines(), "identity": identity }), &text)
+}
+
+fn enrolled(identity: &Path) -> Error {
+    let what = format!("{} is enrolled already", identity.display());
+    Error::new(Code::Refused, what, "a device that changes its publisher gets a new identity")
+}
+
+fn complete_by(own: &mut Identity, identity: &Path, part: &Identity, public_part: &Path) -> Result<()> {
     if !own.lines().is_empty() {
-        let what = format!("{} is enrolled already", identity.display());
-        return Err(Error::new(
-            Code::Refused,
-            what,
-            "a device that changes its publisher gets a new identity",
-        ));
+        return Err(enrolled(identity));
     }
     wiped(|| own.secret().map(drop))?;
     if own.public_key().is_none() || own.public_key() != part.public_key() {
@@ -170,18 +178,17 @@ fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Resul
         lines: part.lines(),
         publisher: &publisher,
         first_floor: part.first_floor(),
-    })?;
-    own.rewrite(identity)?;
-    let text = format!("{} can open: {}", own.device(), own.lines().join(", "));
-    context.show(&json!({ "device": own.device(), "lines": own.lines(), "identity": identity }), &text)
+    })
 }
 
 fn trust(path: &Path, publisher: &Path, context: &Context<'_>) -> Result<()> {
     let publisher = super::models::read_publisher(publisher)?;
-    let mut identity = Identity::read(path)?;
-    identity.require_enrolled()?;
-    identity.trust(&publisher);
-    identity.rewrite(path)?;
+    Identity::read(path)?.require_enrolled()?;
+    let (identity, ()) = Identity::update(path, |identity| {
+        identity.require_enrolled()?;
+        identity.trust(&publisher);
+        Ok(())
+    })?;
     let keys = publisher.keys().len();
     let text = format!("{} trusts {keys} publisher keys now", identity.device());
     context.show(&json!({ "device": identity.device(), "identity": path, "keys": keys }), &text)

@@ -64,6 +64,7 @@ impl Software {
         // Where the file is, so that a link to it stays one.
         let path = self.path.canonicalize().map_err(|error| Error::Io(self.path.clone(), error))?;
         let _lock = file::lock(&path)?;
+        file::remove_leftover(&path)?;
         let found = VaultFile::parse(&file::read(&path)?).ok_or_else(|| Error::Corrupt(path.clone()))?;
         if found.kdf != self.lock.kdf {
             return Err(Error::Replaced(path));
