@@ -184,12 +184,20 @@ impl From<modelseal_hsm::Error> for Error {
                 let hint = "set MODELSEAL_PASSPHRASE_FILE or MODELSEAL_PASSPHRASE, for a token MODELSEAL_PIN_FILE or MODELSEAL_PIN or pin-source; or run it on a terminal";
                 (Code::Vault, hint)
             }
+            E::NoBackupPassphrase => {
+                let hint = "set MODELSEAL_BACKUP_PASSPHRASE_FILE or MODELSEAL_BACKUP_PASSPHRASE; or run it on a terminal";
+                (Code::Vault, hint)
+            }
             E::PassphrasesDiffer => (Code::Vault, "type the same passphrase twice"),
             E::WrongPassphrase(_) => {
                 (Code::Vault, "check MODELSEAL_PASSPHRASE_FILE, MODELSEAL_PASSPHRASE and --vault")
             }
+            E::WrongBackupPassphrase(_) => {
+                (Code::Vault, "check MODELSEAL_BACKUP_PASSPHRASE_FILE and MODELSEAL_BACKUP_PASSPHRASE")
+            }
             E::WrongPin(_) => {
-                (Code::Vault, "check the pin-source; it is tried once, so that nothing gets locked")
+                let hint = "check the first of these that there is: the URI's pin-source, MODELSEAL_PIN_FILE, MODELSEAL_PIN, the credential modelseal.pin; a PIN is tried once, so that nothing gets locked";
+                (Code::Vault, hint)
             }
             E::PinLocked => (Code::Vault, "have the token's security officer set a new PIN"),
             E::Exists(_) => (Code::Vault, "use it as it is, or name another place with --vault"),
@@ -203,7 +211,11 @@ impl From<modelseal_hsm::Error> for Error {
             E::Token(_) => {
                 (Code::Vault, "check token= in the URI, and that the token is there and initialised")
             }
-            E::NoKey(_) | E::NoVersion(..) => (Code::Vault, "run `modelseal init`, or check --vault"),
+            E::NoKey(_) => (Code::Vault, "run `modelseal init`, or check --vault"),
+            E::NoVersion(..) => {
+                (Code::Vault, "`modelseal key list` shows those that there are; or check --vault")
+            }
+            E::LastVersion(..) => (Code::Vault, "make a new vault"),
             E::Newest(..) => (Code::Refused, "make a newer one first: `modelseal key rotate ROLE`"),
             E::Retired(..) => (
                 Code::Vault,

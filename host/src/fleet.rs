@@ -1,9 +1,9 @@
 //! Sealed model + many enrolled devices -> their grants, for one unwrapping of the content key.
 //!
 //! ```text
-//!                     ┌ device key: derive, wrap ────────────────────────────▶ store
-//!  recipients ─▶ lack ┤
-//!  (65,536)           └ X25519: wrap ─▶ tree ─▶ one signature ─▶ add path ───▶ store
+//!                    ┌ device key: derive ─▶ what the store has opens? ─▶ wrap ──────────▶ store
+//!  recipients ─▶ has ┤
+//!  (65,536)          └ X25519: what the store has is signed? ─▶ wrap ─▶ tree ─▶ one signature ─▶ add path ─▶ store
 //! ```
 //!
 //! Work is done in parts of some dozen devices by several threads. What is in memory doesn't grow with the fleet.
@@ -15,8 +15,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use getrandom::SysRng;
-use modelseal_core::grant::{DeviceId, GrantBytes, Terms, UnsignedGrant, wrap_for_device_key};
-use modelseal_core::open::Unwrapped;
+use modelseal_core::Error as Refusal;
+use modelseal_core::grant::{DeviceId, Grant, GrantBytes, UnsignedGrant, Wrapping, wrap_for_device_key};
+use modelseal_core::keys::{DeviceKey, Secret};
+use modelseal_core::open::{Conditions, Request, Unwrapped};
+use modelseal_core::sign::{Publisher, Signature};
 use modelseal_hsm::wiped::wiped;
 use modelseal_hsm::{BATCH_MAX, GrantTree, SignedTree, Vault};
 use rand_core::UnwrapErr;
@@ -40,8 +43,8 @@ pub type Made<'a> = (DeviceId<'a>, GrantBytes);
 
 /// Where grants go.
 pub trait Store: Sync {
-    /// Whether it has a grant of these terms for this device already, which is kept.
-    fn has(&self, terms: &Terms<'_>, device: &Device) -> Result<bool>;
+    /// What it has for this device. It is kept if it is the grant that would be made.
+    fn stored(&self, device: DeviceId<'_>) -> Result<Option<Vec<u8>>>;
 
     /// Takes some grants. They are safe when this returns.
     fn put(&self, grants: &[Made<'_>]) -> Result<()>;
@@ -51,6 +54,8 @@ pub trait Store: Sync {
 pub struct Fleet<'a> {
     /// The vault that unwrapped the content key.
     pub vault: &'a dyn Vault,
+    /// Its keys, which signed what may be kept.
+    pub publisher: &'a Publisher,
     /// The model.
     pub content: &'a Unwrapped<'a>,
     /// What all grants say.
@@ -106,45 +111,76 @@ impl Fleet<'_> {
     fn wrap_all<'r>(&self, batch: &[Recipient<'r>], tally: &Tally<'_>) -> Result<Vec<Leaf<'r>>> {
         let leaves = Mutex::new(Vec::new());
         in_parallel(batch, &|part| {
-            let lacking = self.lacking(part)?;
-            tally.add(&tally.kept, part.len() - lacking.len());
-            let (made, mut unsigned) = wiped(|| self.wrap(&lacking))?;
-            leaves.lock().unwrap_or_else(PoisonError::into_inner).append(&mut unsigned);
-            self.put(&made, tally)
+            let found = part.iter().map(|(id, device)| self.find(*id, device)).collect::<Result<Vec<_>>>()?;
+            let mut wrapped = wiped(|| self.wrap(part, &found))?;
+            tally.add(&tally.kept, wrapped.kept);
+            leaves.lock().unwrap_or_else(PoisonError::into_inner).append(&mut wrapped.unsigned);
+            self.put(&wrapped.made, tally)
         })?;
         Ok(leaves.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Those whose grant isn't there yet.
-    fn lacking<'r>(&self, part: &[Recipient<'r>]) -> Result<Vec<Recipient<'r>>> {
-        let mut lacking = Vec::with_capacity(part.len());
-        for (id, device) in part {
-            if !self.store.has(&terms(self.content, *id, self.limits), device)? {
-                lacking.push((*id, *device));
-            }
-        }
-        Ok(lacking)
+    /// What the store has that fits, as far as that can be told without the device's key.
+    fn find(&self, id: DeviceId<'_>, device: &Device) -> Result<Option<Vec<u8>>> {
+        Ok(self.store.stored(id)?.filter(|bytes| self.fits(bytes, id, device)))
     }
 
-    /// Derives all device keys first: one use of the vault for many.
-    fn wrap<'r>(&self, part: &[Recipient<'r>]) -> Result<(Vec<Made<'r>>, Vec<Leaf<'r>>)> {
-        let (mut sharing, mut unsigned) = (Vec::new(), Vec::new());
-        for (id, device) in part {
-            match &device.key {
-                DeviceKeyKind::Fleet(version) => sharing.push((*id, *version)),
-                DeviceKeyKind::X25519(pem) => {
-                    let wrapped = wrap_to(pem, self.content, &terms(self.content, *id, self.limits));
-                    let grant = wrapped.map_err(|error| error.about(Path::new(id.as_str())))?;
-                    unsigned.push(Leaf { id: *id, value: grant.leaf(), grant });
+    /// Whether the grant is whole, of the terms that one made now would have, wrapped as the device is enrolled and,
+    /// where it has one, with the publisher's signature.
+    fn fits(&self, bytes: &[u8], id: DeviceId<'_>, device: &Device) -> bool {
+        let Ok(grant) = Grant::parse(bytes) else { return false };
+        if *grant.terms() != terms(self.content, id, self.limits) {
+            return false;
+        }
+        match (grant.wrapping(), &device.key) {
+            (Wrapping::DeviceKey { .. }, DeviceKeyKind::Fleet(_)) => true,
+            (Wrapping::Hpke { .. }, DeviceKeyKind::X25519(_)) => grant.verify(self.publisher).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Derives all device keys first: one use of the vault for many. `found` is what fits, device by device.
+    fn wrap<'r>(&self, part: &[Recipient<'r>], found: &[Option<Vec<u8>>]) -> Result<Wrapped<'r>> {
+        let mut wrapped = Wrapped::default();
+        let (mut sharing, mut to_try) = (Vec::new(), Vec::new());
+        for ((id, device), found) in part.iter().zip(found) {
+            match (&device.key, found) {
+                (DeviceKeyKind::Fleet(version), found) => {
+                    sharing.push((*id, *version));
+                    to_try.push(found.as_deref());
+                }
+                (DeviceKeyKind::X25519(_), Some(_)) => wrapped.kept += 1,
+                (DeviceKeyKind::X25519(pem), None) => {
+                    let grant = wrap_to(pem, self.content, &terms(self.content, *id, self.limits));
+                    let grant = grant.map_err(|error| error.about(Path::new(id.as_str())))?;
+                    wrapped.unsigned.push(Leaf { id: *id, value: grant.leaf(), grant });
                 }
             }
         }
-        let mut made = Vec::with_capacity(sharing.len());
-        for ((id, _), key) in sharing.iter().zip(&self.vault.device_keys(&sharing)?) {
+        let keys = self.vault.device_keys(&sharing)?;
+        for (((id, _), found), key) in sharing.iter().zip(to_try).zip(&keys) {
+            if found.is_some_and(|found| self.open(found, key).is_ok()) {
+                wrapped.kept += 1;
+                continue;
+            }
             let terms = terms(self.content, *id, self.limits);
-            made.push((*id, wrap_for_device_key(self.content, &terms, key, &mut UnwrapErr(SysRng))?));
+            let grant = wrap_for_device_key(self.content, &terms, key, &mut UnwrapErr(SysRng))?;
+            wrapped.made.push((*id, grant));
         }
-        Ok((made, unsigned))
+        Ok(wrapped)
+    }
+
+    /// Does with a grant what the device will do, at a time at which it is good.
+    fn open(&self, grant: &[u8], key: &DeviceKey) -> std::result::Result<(), Refusal> {
+        let grant = Grant::parse(grant)?;
+        let (device, validity) = (grant.terms().device, grant.terms().validity);
+        let conditions = Conditions { device, now: validity.map(|validity| validity.not_before), floor: 0 };
+        let secret = Secret::DeviceKey(DeviceKey::from_bytes(key.expose_to_factory()));
+        let header = self.content.header();
+        // The manifest's signature, which the vault has checked, would only tell why a grant doesn't open.
+        let request = Request::new(header.clone(), Signature::from_bytes(&[0; 64]), grant);
+        let named = request.authenticate(&secret, self.publisher)?.name(header.manifest().subject.line)?;
+        named.admit(&conditions)?.unwrap(&secret).map(drop)
     }
 
     fn sign_all(&self, leaves: &[Leaf<'_>], tally: &Tally<'_>) -> Result<()> {
@@ -164,6 +200,14 @@ impl Fleet<'_> {
         }
         Ok(())
     }
+}
+
+/// What became of a part of the devices.
+#[derive(Default)]
+struct Wrapped<'a> {
+    kept: usize,
+    made: Vec<Made<'a>>,
+    unsigned: Vec<Leaf<'a>>,
 }
 
 /// A grant that waits for the signature of its batch.

@@ -11,10 +11,14 @@ pub enum Error {
     Location(&'static str),
     /// There is no passphrase or PIN, and no terminal to ask at.
     NoPassphrase,
+    /// The same for the passphrase of a backup.
+    NoBackupPassphrase,
     /// The new passphrase was typed in two ways.
     PassphrasesDiffer,
     /// The passphrase doesn't open the vault file.
     WrongPassphrase(PathBuf),
+    /// The passphrase doesn't open the backup.
+    WrongBackupPassphrase(PathBuf),
     /// The token refused the PIN. What it says of the tries that are left.
     WrongPin(&'static str),
     /// The token refuses any PIN until its security officer unlocks it.
@@ -35,6 +39,8 @@ pub enum Error {
     NoKey(Role),
     /// The vault doesn't have this version of the key.
     NoVersion(Role, u32),
+    /// No version of a role's key can follow this one.
+    LastVersion(Role, u32),
     /// The newest version of a role's key can't be retired: new work needs it.
     Newest(Role, u32),
     /// The key is retired, and so isn't used for this.
@@ -80,6 +86,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same failure with the passphrase of a backup, which is another than the vault's own.
+    pub(crate) fn of_backup(self) -> Self {
+        match self {
+            Self::NoPassphrase => Self::NoBackupPassphrase,
+            Self::WrongPassphrase(path) => Self::WrongBackupPassphrase(path),
+            other => other,
+        }
+    }
+
     /// The variant's name, or the format's own name for the failure.
     pub fn name(&self) -> String {
         match self {
@@ -96,8 +111,12 @@ impl std::fmt::Display for Error {
         match self {
             Self::Location(why) => write!(f, "the vault's location is wrong: {why}"),
             Self::NoPassphrase => f.write_str("the vault needs a passphrase or PIN"),
+            Self::NoBackupPassphrase => f.write_str("the backup needs a passphrase of its own"),
             Self::PassphrasesDiffer => f.write_str("the two passphrases differ"),
             Self::WrongPassphrase(path) => write!(f, "the passphrase doesn't open {}", path.display()),
+            Self::WrongBackupPassphrase(path) => {
+                write!(f, "the backup's passphrase doesn't open {}", path.display())
+            }
             Self::WrongPin(tries) => write!(f, "the token refused the PIN; {tries}"),
             Self::PinLocked => f.write_str("the token's PIN is locked"),
             Self::Exists(what) => write!(f, "{what} already holds a vault"),
@@ -121,6 +140,9 @@ impl std::fmt::Display for Error {
             Self::NoKey(role) => write!(f, "the vault has no {} key", role.name()),
             Self::NoVersion(role, version) => {
                 write!(f, "the vault has no {} key version {version}", role.name())
+            }
+            Self::LastVersion(role, version) => {
+                write!(f, "{}/{version} is the last version that there can be", role.name())
             }
             Self::Newest(role, version) => {
                 write!(f, "{}/{version} is the newest version, which new work needs", role.name())

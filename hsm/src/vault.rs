@@ -244,7 +244,7 @@ pub fn backup(location: &Location, ask: Ask<'_>, own: Ask<'_>) -> Result<Vec<u8>
         Location::Pkcs11(_) => Err(Error::NoBackup),
         Location::File(path) if !path.exists() => Err(Error::Missing(path.display().to_string())),
         Location::File(path) => {
-            let (passphrase, own) = (ask()?, own()?);
+            let (passphrase, own) = (ask()?, own().map_err(Error::of_backup)?);
             wiped(|| observe("backup", None, || software::backup(path, &passphrase, &own)))
         }
     }
@@ -262,7 +262,7 @@ pub fn restore(
         Location::Pkcs11(_) => Err(Error::NoBackup),
         Location::File(path) if path.exists() => Err(Error::Exists(path.display().to_string())),
         Location::File(path) => {
-            let (own, passphrase) = (own()?, ask()?);
+            let (own, passphrase) = (own().map_err(Error::of_backup)?, ask()?);
             let restore = || software::restore(path, backup, &own, &passphrase);
             let vault = wiped(|| observe("restore", None, restore))?;
             Ok(Box::new(Wiped(Roles(Observed(vault)))))
@@ -442,7 +442,10 @@ impl<B: Backend> Vault for Roles<B> {
     }
 
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error> {
-        self.device_keys(&[(device, fleet)])?.pop().ok_or(Error::NoVersion(Role::Fleet, fleet))
+        let keys = self.device_keys(&[(device, fleet)])?;
+        // Copied, not popped: what is taken out of a list isn't wiped there.
+        let key = keys.first().map(|key| DeviceKey::from_bytes(key.expose_to_factory()));
+        key.ok_or(Error::NoVersion(Role::Fleet, fleet))
     }
 
     fn check(&self) -> Result<Vec<Finding>, Error> {

@@ -225,7 +225,7 @@ fn a_backup_has_a_passphrase_of_its_own_and_is_restored_where_there_is_none() {
     vault.retire(Role::Master, 1).unwrap();
     let right = || Ok(passphrase("right"));
     let empty = backup(&location, &right, &|| Ok(passphrase("")));
-    assert!(matches!(empty, Err(Error::NoPassphrase)));
+    assert!(matches!(empty, Err(Error::NoBackupPassphrase)));
     assert!(matches!(backup(&location, &|| Ok(passphrase("wrong")), &right), Err(Error::WrongPassphrase(_))));
     let file = dir.path().join("backup");
     let bytes = backup(&location, &right, &|| Ok(passphrase("theirs"))).unwrap();
@@ -236,7 +236,7 @@ fn a_backup_has_a_passphrase_of_its_own_and_is_restored_where_there_is_none() {
         restore(location, &file, &|| Ok(passphrase(own)), &|| Ok(passphrase("new")))
     };
     assert!(matches!(to(&location, "theirs").err(), Some(Error::Exists(_))));
-    assert!(matches!(to(&elsewhere, "right").err(), Some(Error::WrongPassphrase(_))));
+    assert!(matches!(to(&elsewhere, "right").err(), Some(Error::WrongBackupPassphrase(_))));
     std::fs::write(&file, &bytes[..bytes.len() - 9]).unwrap();
     assert!(matches!(to(&elsewhere, "theirs").err(), Some(Error::Corrupt(_))));
     assert!(!path(&elsewhere).exists());

@@ -154,6 +154,10 @@ fn what_the_vault_refuses_exits_5() {
     let mut w = published();
     let list = ["key", "list"];
     assert!(w.refused(5, &["--vault", "file:nowhere", "key", "list"]).hint.contains("init"));
+    for unknown in ["key retire master 7", "key destroy master 7 --confirm x", "key export --version 9"] {
+        let refused = w.refused(5, &unknown.split(' ').collect::<Vec<_>>());
+        assert!(refused.hint.contains("`modelseal key list`"), "{unknown}: {refused:?}");
+    }
     w.write("wrong", "wrong");
     w.set("MODELSEAL_PASSPHRASE_FILE", "wrong");
     let wrong = w.refused(5, &list);

@@ -228,8 +228,8 @@ fn what_fits_is_kept_and_everything_else_is_made() {
     assert_eq!(counts(&w.ok(&ALL)), [0, 42, 1, 0]);
     assert_eq!(w.snapshot(), made);
 
-    // Gone, cut, of another device, of other terms, and with another signature; and one for a device key that is
-    // changed where only its key could tell.
+    // Gone, cut, of another device, of other terms, and with another signature; and two for device keys that are changed
+    // where only the keys can tell.
     std::fs::remove_file(w.path("grants/derived-0.grant")).unwrap();
     let change = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = w.read(name);
@@ -246,10 +246,13 @@ fn what_fits_is_kept_and_everything_else_is_made() {
     change("grants/own-8.grant", &|bytes| bytes[100] ^= 1);
     change("grants/derived-9.grant", &|bytes| *bytes.iter_mut().rev().nth(4).unwrap() ^= 1);
     w.write("grants/own-9.grant", w.read("grants/derived-9.grant"));
+    change("grants/kitchen-7.grant", &|bytes| *bytes.iter_mut().rev().nth(40).unwrap() ^= 1);
     let answer = w.ok(&ALL);
-    assert_eq!(counts(&answer), [10, 32, 1, 1], "{answer}");
+    assert_eq!(counts(&answer), [12, 30, 1, 1], "{answer}");
     assert_eq!(all_are_genuine(&w, "grants"), 42);
-    // `--fresh` makes that one, too, and other terms are other grants.
+    opens(&w, "kitchen-7");
+    assert_eq!(counts(&w.ok(&ALL)), [0, 42, 1, 0]);
+    // `--fresh` makes all, and other terms are other grants.
     let fresh = [&ALL[..], &["--fresh"]].concat();
     assert_eq!(counts(&w.ok(&fresh)), [42, 0, 1, 1]);
     let floor = [&ALL[..], &["--floor", "0"]].concat();
@@ -291,9 +294,9 @@ fn a_list_says_to_whom() {
     let names: Vec<_> = names(&w, "grants").into_iter().collect();
     assert_eq!(names, ["derived-0.grant", "kitchen-7.grant", "own-0.grant", "porch-2.grant"]);
     opens(&w, "kitchen-7");
-    // From a pipe.
+    // From a pipe, and as some editors write it.
     let piped = w.command(&["grant", "sealed", "--devices", "-", "-o", "piped", "--json"]);
-    let run = w.run(piped, list.as_bytes());
+    let run = w.run(piped, format!("\u{feff}{list}").as_bytes());
     assert_eq!(counts(&serde_json::from_slice(&run.stdout).unwrap()), [4, 0, 0, 1]);
 
     let refused = |code: u8, list: &str, words: &[&str]| {
@@ -322,6 +325,9 @@ fn wrong_words_make_nothing() {
     w.refused(2, &["grant", "sealed", "--device", "kitchen-7", "--fresh", "-o", "grants"]);
     w.refused(6, &["grant", "sealed", "--all", "-o", "no/such/folder"]);
     w.refused(6, &["grant", "sealed", "--all", "-o", "sealed"]);
+    w.refused(2, &["grant", "sealed", "--all", "-o", "-"]);
+    w.refused(2, &["grant", "sealed", "--devices", "list", "-o", "-"]);
+    assert!(!w.path("-").exists());
     let floor = w.refused(2, &["grant", "sealed", "--all", "--floor", "2", "-o", "grants"]);
     assert!(floor.hint.contains("at most 1"), "{floor:?}");
     // A model of a line that nobody is enrolled for, and one of another vault.

@@ -161,9 +161,11 @@ fn a_master_key_is_retired_and_destroyed(w: &Workspace) {
     w.ok(&[&destroy[..], &["1", "--confirm", "destroy master/1"]].concat());
     assert_eq!(keys(w), ["master/2", "fleet/1", "publisher/1"]);
     // Crypto-shredding: what only that key wrapped is lost, and to a rewrap, too. The rest isn't.
-    for command in [&["open", "kept-from-before", "-o", "opened"][..], &["rewrap", "kept-from-before"]] {
-        assert_eq!(w.refused(3, command).name.as_deref(), Some("KeySlot"));
-    }
+    let open = w.refused(3, &["open", "kept-from-before", "-o", "opened"]);
+    assert_eq!(open.name.as_deref(), Some("KeySlot"));
+    let run = w.run(w.command(&["rewrap", "kept-from-before", "--json"]), &[]);
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((run.code, &said["rewrapped"][0]["error"]["name"]), (Some(3), &json!("KeySlot")));
     w.refused(5, &["key", "retire", "master", "1", "--undo"]);
     opens(w, "models/1.sealed");
 }
@@ -303,6 +305,17 @@ fn one_failure_does_not_stop_a_rewrap() {
     let run = w.run(w.command(&arguments), &[]);
     assert_eq!(run.stderr.matches("error: ").count(), 3, "each, and the sum: {}", run.stderr);
     assert!(run.stderr.contains("2 of 4 sealed models"), "{}", run.stderr);
+    // One alone is shown likewise, and the failure is its own.
+    let run = w.run(w.command(&["rewrap", "models/2.sealed", "--json"]), &[]);
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((run.code, &said["rewrapped"][0]["error"]["code"]), (Some(3), &json!(3)));
+    let run = w.run(w.command(&["rewrap", "models/2.sealed"]), &[]);
+    assert_eq!(
+        (run.stdout.as_slice(), run.stderr.matches("error: ").count()),
+        (&b""[..], 1),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -314,7 +327,7 @@ fn a_software_vault_is_backed_up_and_restored() {
     w.ok(&["key", "rotate", "master"]);
     w.ok(&["key", "retire", "master", "1", "--force"]);
     let none = w.refused(5, &["key", "backup", "-o", "backup"]);
-    assert!(none.message.contains("passphrase"), "{none:?}");
+    assert!(none.message.contains("backup") && none.hint.contains("MODELSEAL_BACKUP_PASSPHRASE"), "{none:?}");
     w.set("MODELSEAL_BACKUP_PASSPHRASE", "another");
     w.ok(&["key", "backup", "-o", "backup"]);
     assert_eq!(w.mode("backup"), 0o600);
@@ -324,7 +337,10 @@ fn a_software_vault_is_backed_up_and_restored() {
 
     std::fs::rename(w.path("vault.json"), w.path("lost")).unwrap();
     w.set("MODELSEAL_BACKUP_PASSPHRASE", "a wrong one");
-    w.refused(5, &["key", "restore", "backup"]);
+    let wrong = w.refused(5, &["key", "restore", "backup"]);
+    assert!(wrong.hint.contains("MODELSEAL_BACKUP_PASSPHRASE"), "{wrong:?}");
+    let missing = w.refused(6, &["key", "restore", "nowhere"]);
+    assert!(missing.hint.contains("path"), "{missing:?}");
     w.set("MODELSEAL_BACKUP_PASSPHRASE", "another");
     let restored = w.ok(&["key", "restore", "backup"]);
     assert_eq!((restored["keys"].as_array().unwrap().len(), &restored["registry_exists"]), (4, &json!(true)));
@@ -333,6 +349,15 @@ fn a_software_vault_is_backed_up_and_restored() {
     opens(&w, "models/1.sealed");
     w.ok(&["grant", "models/1.sealed", "--device", "kitchen-7", "-o", "kitchen-7.grant"]);
     opens_by_grant(&w, "models/1.sealed", "kitchen-7");
+}
+
+#[test]
+fn there_is_a_last_version() {
+    let w = Workspace::with_vault("file:vault.json");
+    w.write("vault.json", forge::vault_file(PASSPHRASE, &[u32::MAX]));
+    let refused = w.refused(5, &["key", "rotate", "master"]);
+    assert!(refused.message.contains("master/4294967295 is the last version"), "{refused:?}");
+    w.ok(&["key", "rotate", "publisher"]);
 }
 
 /// Many rotations at the same time, by processes of their own.

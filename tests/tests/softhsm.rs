@@ -34,7 +34,7 @@ fn a_wrong_pin_is_said_and_the_tries_that_are_left() {
     for _ in 0..2 {
         let refusal = w.refused(5, &["key", "list"]);
         assert!(refusal.message.contains("PIN"), "{refusal:?}");
-        assert!(refusal.hint.contains("pin-source"), "{refusal:?}");
+        assert!(refusal.hint.contains("pin-source") && refusal.hint.contains("MODELSEAL_PIN"), "{refusal:?}");
     }
     w.refused(5, &["seal", WAKE_WORD, "-o", "sealed", "--line", "wake-word", "--model-version", "1"]);
     w.write("pin", PIN);

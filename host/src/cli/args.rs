@@ -298,8 +298,9 @@ pub(super) struct GrantArgs {
     pub(super) output: PathBuf,
     /// Make all grants anew, those that are in the folder already, too
     ///
-    /// Without it, a grant is kept that is whole and says the same: this model, device, floor and validity. The
-    /// publisher's signature of one for an X25519 key is checked; one for a device key is known by what it says.
+    /// Without it, a grant is kept that is the one that would be made: it says the same (this model, device, floor and
+    /// validity), and it is genuine. One for an X25519 key has the publisher's signature; one for a device key opens
+    /// with that key, which is derived for it. What is damaged is made anew.
     #[arg(long, conflicts_with = "device")]
     pub(super) fresh: bool,
     /// The first moment at which it is good: RFC 3339, or seconds since 1970

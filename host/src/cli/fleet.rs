@@ -26,6 +26,9 @@ const LIST_MAX: u64 = 10_000_000 * 34;
 const NAMED_MAX: usize = 5;
 
 pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> Result<()> {
+    if args.output.as_os_str() == "-" {
+        return Err(Error::usage("grants to many devices go into a folder", "name one: -o FOLDER"));
+    }
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
     let sealed = SealedFile::open(&args.sealed)?;
@@ -41,12 +44,13 @@ pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> 
     registry.require_vault(&path, &*vault)?;
     let inputs: Vec<_> =
         [Some(args.sealed.as_path()), args.devices.as_deref(), Some(&path)].into_iter().flatten().collect();
-    let folder = Folder::new(&args.output, &inputs, (!args.fresh).then_some(publisher))?;
+    let folder = Folder::new(&args.output, &inputs, !args.fresh)?;
     folder.require_distinct(&recipients)?;
     let (bar, begun) = (context.progress_of("granting", recipients.len() as u64), Instant::now());
     let granted = wiped(|| {
         let content = sealed.unwrap_by_vault(&*vault, None)?;
-        let fleet = Fleet { vault: &*vault, content: &content, limits, store: &folder };
+        let fleet =
+            Fleet { vault: &*vault, publisher: &publisher, content: &content, limits, store: &folder };
         fleet.grant(&recipients, &|done| bar.set_position(done))
     });
     bar.finish_and_clear();
@@ -105,7 +109,10 @@ fn read_list(path: &Path) -> Result<String> {
     } else {
         files::read(path, LIST_MAX)?
     };
-    String::from_utf8(bytes).map_err(|_| Error::usage("the list of devices isn't text", HINT).about(path))
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| Error::usage("the list of devices isn't text", HINT).about(path))?;
+    // Some editors begin UTF-8 with a mark that nobody sees.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 const HINT: &str = "list ids of enrolled devices, one a line, each once";

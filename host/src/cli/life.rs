@@ -33,12 +33,15 @@ pub(super) fn rewrap(args: &RewrapArgs, context: &Context<'_>) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let objects: Vec<_> = done.iter().map(|(file, result)| rewrapped_object(file, result)).collect();
+    let lines = done.iter().filter_map(|(file, result)| Some(rewrapped_text(file, result.as_ref().ok()?)));
+    let lines: Vec<_> = lines.collect();
+    if context.is_json() || !lines.is_empty() {
+        context.show(&json!({ "rewrapped": objects }), &lines.join("\n"))?;
+    }
     if let [(_, Err(error))] = &done[..] {
         return Err(error.clone());
     }
-    let objects: Vec<_> = done.iter().map(|(file, result)| rewrapped_object(file, result)).collect();
-    let lines = done.iter().filter_map(|(file, result)| Some(rewrapped_text(file, result.as_ref().ok()?)));
-    context.show(&json!({ "rewrapped": objects }), &lines.collect::<Vec<_>>().join("\n"))?;
     let failed: Vec<_> = done.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
     match failed[..] {
         [] => Ok(()),
@@ -318,6 +321,8 @@ pub(super) fn backup(output: &Path, context: &Context<'_>) -> Result<()> {
 
 pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
+    // Nobody is asked for the passphrase of a backup that isn't there.
+    std::fs::metadata(backup).map_err(|error| Error::io(backup, &error))?;
     if let Location::File(path) = &location {
         make_parent(path)?;
     }

@@ -71,7 +71,7 @@ fn try_next_key(pool: &Pool, role: Role, algorithm: Option<Algorithm>) -> Result
     let there = read_keys(&session).map_err(|failure| failure.error)?;
     let newest = there.entries.iter().map(|entry| entry.key).filter(|key| key.role == role);
     let newest = newest.max_by_key(|key| key.version).ok_or(Error::NoKey(role))?;
-    let version = newest.version.checked_add(1).ok_or(Error::NoKey(role))?;
+    let version = newest.version.checked_add(1).ok_or(Error::LastVersion(role, newest.version))?;
     let algorithm = algorithm.unwrap_or(newest.algorithm);
     require(pool, role, algorithm)?;
     let mut made = Made { pool, session: &session, version, handles: Vec::new() };

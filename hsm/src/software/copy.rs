@@ -11,7 +11,7 @@ use crate::vault_file::VaultFile;
 /// The bytes of a backup of the vault in `path`.
 pub(crate) fn backup(path: &Path, passphrase: &Passphrase, own: &Passphrase) -> Result<Vec<u8>, Error> {
     let vault = super::open(path, passphrase)?;
-    let key = FileKey::fresh(own)?;
+    let key = FileKey::fresh(own).map_err(Error::of_backup)?;
     let stock = vault.stock();
     key.encrypt(&stock)
 }
@@ -25,7 +25,8 @@ pub(crate) fn restore(
 ) -> Result<Software, Error> {
     let corrupt = || Error::Corrupt(backup.to_owned());
     let found = VaultFile::parse(&file::read(backup)?).ok_or_else(corrupt)?;
-    let stock = FileKey::derive(found.kdf.clone(), own)?.decrypt(found, backup)?;
+    let key = FileKey::derive(found.kdf.clone(), own)?;
+    let stock = key.decrypt(found, backup).map_err(Error::of_backup)?;
     for role in Role::ALL {
         stock.versions(role).next().ok_or_else(corrupt)?;
     }

@@ -13,7 +13,7 @@ impl Software {
         self.change(|stock| {
             let newest = stock.keys.iter().filter_map(StoredKey::name).filter(|name| name.role == role);
             let newest = newest.max_by_key(|name| name.version).ok_or(Error::NoKey(role))?;
-            let version = newest.version.checked_add(1).ok_or(Error::NoKey(role))?;
+            let version = newest.version.checked_add(1).ok_or(Error::LastVersion(role, newest.version))?;
             let new = generate(role, version, algorithm.unwrap_or(newest.algorithm))?;
             // Copied, not pushed: see `StoredKey::copy`.
             let mut keys = Vec::with_capacity(stock.keys.len() + 1);

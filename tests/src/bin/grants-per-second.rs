@@ -114,7 +114,7 @@ fn measure(uri: &str) -> Samples {
             let grant = |fleet, store: &dyn Store| granted(&**vault, &content, fleet, store);
             let into_files = |fleet| {
                 let out = dir.path().join("grants");
-                let sample = grant(fleet, &Folder::new(&out, &[], None).unwrap());
+                let sample = grant(fleet, &Folder::new(&out, &[], false).unwrap());
                 std::fs::remove_dir_all(out).unwrap();
                 sample
             };
@@ -167,8 +167,8 @@ fn seal(vault: &dyn Vault, dir: &Path) -> SealedFile {
 struct Memory;
 
 impl Store for Memory {
-    fn has(&self, _: &Terms<'_>, _: &Device) -> modelseal::Result<bool> {
-        Ok(false)
+    fn stored(&self, _: DeviceId<'_>) -> modelseal::Result<Option<Vec<u8>>> {
+        Ok(None)
     }
 
     fn put(&self, grants: &[Made<'_>]) -> modelseal::Result<()> {
@@ -184,8 +184,9 @@ fn granted(
     store: &dyn Store,
 ) -> Sample {
     let recipients = recipients(fleet);
+    let publisher = &vault.publisher().unwrap();
     timed(recipients.len(), || {
-        let fleet = Fleet { vault, content, limits: Limits::default(), store };
+        let fleet = Fleet { vault, publisher, content, limits: Limits::default(), store };
         let granted = fleet.grant(&recipients, &|_| ()).unwrap();
         assert_eq!((granted.made, granted.kept), (recipients.len() as u64, 0));
         assert!(granted.signatures <= 1);
