@@ -6,7 +6,7 @@
 //! - [`softhsm`]: a token of its own for one test; [`tokens`]: the same of any kind
 //! - [`faults`]: a token of which one can go wrong what one likes, and a program that uses it
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
-//! - [`forge`]: the format over again, for attackers who know it and hold a key
+//! - [`forge`], [`mod@format`]: the format over again, for attackers who know it and hold a key
 //! - [`exposed`]: every secret that the files of a workspace imply, for whoever has the passphrase
 //! - `remains`: the search for secrets in another process's memory
 //! - [`probe`]: a board under a debugger, through [`debugger`]
@@ -26,6 +26,7 @@ pub mod debugger;
 pub mod exposed;
 pub mod faults;
 pub mod forge;
+pub mod format;
 pub mod probe;
 pub mod published;
 #[cfg(target_os = "linux")]

@@ -9,7 +9,7 @@
 //! - [`forge`]: the format over again, as for the tests
 
 pub mod edit;
-#[path = "../../src/forge.rs"]
+#[path = "../../src/format.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 pub mod forge;
 pub mod open;

@@ -1,6 +1,6 @@
 //! The board mps2-an386, without its drivers: what its `run` does between what arrived and the verdict.
 
-#[path = "../../../src/forge.rs"]
+#[path = "../../../src/format.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 pub mod forge;
 #[path = "../../src/scene.rs"]
