@@ -29,7 +29,8 @@ fn canonical(uri: &Pkcs11Uri) -> String {
     let labels = [("token", &uri.token), ("serial", &uri.serial), ("manufacturer", &uri.manufacturer)];
     let labels: Vec<_> =
         labels.into_iter().filter_map(|(name, label)| attribute(name, label.as_deref())).collect();
-    let source = path(&uri.pin_source).map(|source| format!("file://{source}"));
+    let absolute = |source: String| if source.starts_with('/') { format!("file://{source}") } else { source };
+    let source = path(&uri.pin_source).map(absolute);
     let files = [("module-path", path(&uri.module)), ("pin-source", source)];
     let files: Vec<_> = files.iter().filter_map(|(name, file)| attribute(name, file.as_deref())).collect();
     format!("pkcs11:{}?{}", labels.join(";"), files.join("&"))
