@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use modelseal_core::sealed::Slot;
@@ -41,8 +42,12 @@ pub(super) struct Deadline {
     process: u32,
 }
 
-/// A thread that waits for something to do, and ends when this is dropped.
-struct Worker(SyncSender<Job>);
+/// A thread that waits for something to do, and has ended when this is dropped: one that still ends while the process
+/// does would clean up in the library at the same time as the process.
+struct Worker {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -103,10 +108,11 @@ impl Deadline {
         let state = Arc::new(AtomicU8::new(RUNNING));
         let (job, answer) = job(work, state.clone());
         let crashed = || Error::Failed(operation, "the thread that called the module has ended".into());
-        worker.0.send(job).map_err(|_| crashed())?;
+        worker.send(job).map_err(|_| crashed())?;
         match answer.recv_timeout(limit) {
             Err(RecvTimeoutError::Timeout) if give_up(&state) => {
                 self.stuck.fetch_add(1, Ordering::SeqCst);
+                worker.abandon();
                 Err(no_answer())
             }
             // In the last moment.
@@ -156,7 +162,35 @@ impl Worker {
         let (send, jobs) = sync_channel::<Job>(1);
         let thread = std::thread::Builder::new().name("modelseal-token".into());
         let started = thread.spawn(move || jobs.into_iter().for_each(|job| job()));
-        started.map(|_| Self(send)).map_err(|_| Error::Memory)
+        let thread = started.map_err(|_| Error::Memory)?;
+        Ok(Self { jobs: Some(send), thread: Some(thread) })
+    }
+
+    fn send(&self, job: Job) -> Result<(), ()> {
+        self.jobs.as_ref().ok_or(())?.send(job).map_err(|_| ())
+    }
+
+    /// Nobody waits for its end.
+    fn abandon(mut self) {
+        self.thread = None;
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Deadline {
+    /// Threads of the process that this one was forked from can't be waited for.
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            self.idle().drain(..).for_each(Worker::abandon);
+        }
     }
 }
 
