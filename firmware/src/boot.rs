@@ -5,10 +5,12 @@
 use embedded_storage::ReadStorage;
 use modelseal_core::Error;
 use modelseal_core::grant::Grant;
-use modelseal_core::open::{Conditions, FloorStore, Opened, Request, Unwrapped};
+use modelseal_core::open::{Conditions, Opened, Request, Unwrapped};
 use modelseal_core::sealed::{HEADER_MAX, Header, Layout, ModelId};
+use zeroize::Zeroize;
 
 use crate::device::Device;
+use crate::state::{Choice, Floor, StateStore};
 use crate::storage::{Memory, check_padding, read_header, read_signature, read_tag};
 
 /// Opens the sealed model that `region` holds from its first byte to its last. Nobody else writes `region`.
@@ -63,8 +65,8 @@ pub(crate) fn unwrap<'a>(
 
 /// Read twice: after a glitch in one of the readings the other still holds.
 fn stored_floor(device: &mut impl Device) -> Result<u64, Error> {
-    let once = device.floor().floor()?;
-    let twice = device.floor().floor()?;
+    let once = device.state().load()?.floor;
+    let twice = device.state().load()?.floor;
     Ok(once.max(twice))
 }
 
@@ -108,7 +110,21 @@ impl<'m> Loaded<'m> {
     /// Step 9, when the application has seen the model run: raises the device's floor, so that no version
     /// below it opens again, and leaves the model.
     pub fn confirm(self, device: &mut impl Device) -> Result<&'m mut [u8], Error> {
-        let model = self.opened.confirm(device.floor())?;
+        self.confirm_as(device, None)
+    }
+
+    /// The same, in one store with what was chosen to be booted.
+    pub(crate) fn confirm_as(
+        self,
+        device: &mut impl Device,
+        confirms: Option<Choice>,
+    ) -> Result<&'m mut [u8], Error> {
+        let mut floor = Floor { store: device.state(), confirms };
+        let model = self.opened.confirm(&mut floor)?;
+        if let Err(error) = floor.confirm() {
+            model.zeroize();
+            return Err(error);
+        }
         log!(info, "confirmed version {=u64}", self.version);
         Ok(model)
     }

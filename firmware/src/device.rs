@@ -2,21 +2,23 @@
 
 use modelseal_core::grant::DeviceId;
 use modelseal_core::keys::Secret;
-use modelseal_core::open::FloorStore;
 use modelseal_core::sign::Publisher;
 
-/// A device, as far as one line of models is concerned. A second line is a second value, with a floor of its
+use crate::state::StateStore;
+
+/// A device, as far as one line of models is concerned. A second line is a second value, with a state of its
 /// own.
 ///
 /// ```
-/// # use modelseal_core::{grant::DeviceId, keys::Secret, open::FloorStore, sign::Publisher};
-/// struct Doorbell<F> {
+/// # use modelseal_core::{grant::DeviceId, keys::Secret, sign::Publisher};
+/// # use modelseal_firmware::state::StateStore;
+/// struct Doorbell<S> {
 ///     secret: Secret,
 ///     publisher: Publisher,
-///     floor: F,
+///     state: S,
 /// }
 ///
-/// impl<F: FloorStore> modelseal_firmware::Device for Doorbell<F> {
+/// impl<S: StateStore> modelseal_firmware::Device for Doorbell<S> {
 ///     fn id(&self) -> DeviceId<'_> {
 ///         DeviceId::new("doorbell-00042").unwrap()
 ///     }
@@ -29,8 +31,8 @@ use modelseal_core::sign::Publisher;
 ///     fn publisher(&self) -> &Publisher {
 ///         &self.publisher
 ///     }
-///     fn floor(&mut self) -> &mut impl FloorStore {
-///         &mut self.floor
+///     fn state(&mut self) -> &mut impl StateStore {
+///         &mut self.state
 ///     }
 ///     fn now(&mut self) -> Option<u64> {
 ///         None
@@ -51,8 +53,9 @@ pub trait Device {
     /// fit: the grant alone then says which manifest is genuine.
     fn publisher(&self) -> &Publisher;
 
-    /// Where the floor of the line is kept, such as [`State`](crate::state::State).
-    fn floor(&mut self) -> &mut impl FloorStore;
+    /// Where the state of the line is kept: in an [EEPROM](crate::eeprom), in [flash](crate::flash), or
+    /// wherever a port has something better.
+    fn state(&mut self) -> &mut impl StateStore;
 
     /// Seconds since 1970-01-01 UTC; `None` without a clock that works. Grants that are limited in time are
     /// then refused.

@@ -39,12 +39,18 @@ macro_rules! log {
 
 pub mod boot;
 pub mod device;
+pub mod eeprom;
+#[cfg(feature = "nor-flash")]
+pub mod flash;
 pub mod load;
 pub mod provision;
+pub mod slots;
 pub mod state;
 pub mod storage;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "update")]
+pub mod update;
 
 pub use boot::{Loaded, boot};
 pub use device::Device;

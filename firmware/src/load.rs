@@ -8,10 +8,10 @@ use modelseal_core::sealed::HEADER_MAX;
 
 use crate::boot::{Loaded, open, unwrap};
 use crate::device::Device;
-use crate::storage::{read, read_header};
+use crate::storage::{check_end, read, read_header};
 
-/// Opens the sealed model at the start of `storage` into the first bytes of `memory`. What follows it in
-/// storage, such as the rest of a partition, isn't read.
+/// Opens the sealed model that fills `storage` into the first bytes of `memory`. Where it lies in larger
+/// storage, [`Part`](crate::storage::Part) is that part of it.
 ///
 /// Nothing is copied before everything but the payload has been checked, and every byte is read once, so
 /// storage that changes meanwhile gains nothing.
@@ -24,9 +24,7 @@ pub fn load<'m>(
     let mut buffer = [0; HEADER_MAX];
     let header = read_header(storage, &mut buffer)?;
     let layout = header.layout();
-    if layout.end > storage.capacity() as u64 {
-        return Err(Error::Truncated);
-    }
+    check_end(storage, &layout)?;
     let length = usize::try_from(layout.length).map_err(|_| Error::Memory)?;
     let payload = memory.get_mut(..length).ok_or(Error::Memory)?;
     let unwrapped = unwrap(device, header, grant, storage)?;

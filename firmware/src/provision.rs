@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! magic[8] | length u16 | postcard      "\x89MSDEV\x1a\n": Provisioned      "\x89MSDLV\x1a\n": Delivery
+//!                                       "\x89MSENV\x1a\n": Surroundings, for boards in an emulator
 //! ```
 //!
 //! The length is little-endian; only the canonical encoding decodes. Whatever doesn't is
 //! [`Error::Storage`], for nobody but the device's owner writes it.
 
+use embedded_storage::ReadStorage;
 use modelseal_core::Error;
 use modelseal_core::grant::{DeviceId, GRANT_MAX};
 use modelseal_core::keys::{DeviceKey, KEY_LEN, Secret, X25519Secret};
@@ -15,14 +17,21 @@ use modelseal_core::sign::{Publisher, TRUSTED_MAX};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::storage::GrantBuffer;
+
 const PROVISIONED: &[u8; 8] = b"\x89MSDEV\x1a\n";
 const DELIVERY: &[u8; 8] = b"\x89MSDLV\x1a\n";
+const SURROUNDINGS: &[u8; 8] = b"\x89MSENV\x1a\n";
 const PREFIX_LEN: usize = 8 + 2;
+const BODY: u32 = 10;
+const _: () = assert!(BODY as usize == PREFIX_LEN);
 /// Longest encoding of a [`Provisioned`] in bytes.
 pub const PROVISIONED_MAX: usize =
     PREFIX_LEN + (1 + 32) + (1 + 64) + (1 + TRUSTED_MAX * (1 + 64)) + 1 + (1 + KEY_LEN);
+/// Longest encoding of [`Surroundings`] in bytes.
+pub const SURROUNDINGS_MAX: usize = PREFIX_LEN + (1 + 10) + 1;
 /// Longest encoding of a [`Delivery`] in bytes.
-pub const DELIVERY_MAX: usize = PREFIX_LEN + 10 + (1 + 10) + (2 + DELIVERED_GRANT_MAX);
+pub const DELIVERY_MAX: usize = PREFIX_LEN + 10 + (2 + DELIVERED_GRANT_MAX);
 /// As much of a grant as is delivered: one byte more than the longest, which is refused as any longer one is.
 pub const DELIVERED_GRANT_MAX: usize = GRANT_MAX + 1;
 
@@ -62,8 +71,6 @@ impl<'a> Provisioned<'a> {
 pub struct Delivery<'a> {
     /// Length of the sealed model in bytes.
     pub sealed_len: u64,
-    /// What the clock says, in seconds since 1970-01-01 UTC, where there is one.
-    pub now: Option<u64>,
     /// The grant.
     pub grant: &'a [u8],
 }
@@ -74,9 +81,55 @@ impl<'a> Delivery<'a> {
         decode::<Self, DELIVERY_MAX>(DELIVERY, bytes)
     }
 
+    /// Reads one that begins at `offset`, and no more than that.
+    pub fn read(
+        storage: &mut impl ReadStorage,
+        offset: u32,
+        buffer: &'a mut GrantBuffer,
+    ) -> Result<Self, Error> {
+        let (prefix, rest) = buffer.split_first_chunk_mut::<PREFIX_LEN>().ok_or(Error::Storage)?;
+        storage.read(offset, prefix).map_err(|_| Error::Storage)?;
+        let body = rest.get_mut(..body_len(DELIVERY, prefix)?).ok_or(Error::Storage)?;
+        let at = offset.checked_add(BODY).ok_or(Error::Storage)?;
+        storage.read(at, body).map_err(|_| Error::Storage)?;
+        Ok(Self::decode(buffer)?.0)
+    }
+
     /// Encodes it.
     pub fn encode<'b>(&self, buffer: &'b mut [u8; DELIVERY_MAX]) -> Result<&'b [u8], Error> {
         encode(DELIVERY, self, buffer)
+    }
+}
+
+/// What an emulated board can't find out by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// What the clock says, in seconds since 1970-01-01 UTC, where there is one.
+    pub now: Option<u64>,
+    /// What is to happen.
+    pub purpose: Purpose,
+}
+
+/// What a board is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To open the model, run it, and confirm that it runs.
+    Run,
+    /// To open a model whose application never comes to the point of confirming it.
+    Crash,
+    /// To take an update over the serial line.
+    Update,
+}
+
+impl Surroundings {
+    /// Decodes the front of `bytes` and gives what follows.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Error> {
+        decode::<Self, SURROUNDINGS_MAX>(SURROUNDINGS, bytes)
+    }
+
+    /// Encodes them.
+    pub fn encode<'b>(&self, buffer: &'b mut [u8; SURROUNDINGS_MAX]) -> Result<&'b [u8], Error> {
+        encode(SURROUNDINGS, self, buffer)
     }
 }
 
@@ -125,9 +178,8 @@ fn decode<'a, T: Serialize + Deserialize<'a>, const MAX: usize>(
     magic: &[u8; 8],
     bytes: &'a [u8],
 ) -> Result<(T, &'a [u8]), Error> {
-    let (length, rest) =
-        bytes.strip_prefix(magic).and_then(|rest| rest.split_first_chunk()).ok_or(Error::Storage)?;
-    let (body, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into()).ok_or(Error::Storage)?;
+    let (prefix, rest) = bytes.split_first_chunk().ok_or(Error::Storage)?;
+    let (body, rest) = rest.split_at_checked(body_len(magic, prefix)?).ok_or(Error::Storage)?;
     let value = postcard::from_bytes(body).map_err(|_| Error::Storage)?;
     // Postcard alone accepts over-long varints and trailing bytes.
     let mut again = Zeroizing::new([0; MAX]);
@@ -136,6 +188,11 @@ fn decode<'a, T: Serialize + Deserialize<'a>, const MAX: usize>(
         Some(after) if after.len() == rest.len() => Ok((value, rest)),
         _ => Err(Error::Storage),
     }
+}
+
+fn body_len(magic: &[u8; 8], prefix: &[u8; PREFIX_LEN]) -> Result<usize, Error> {
+    let length = prefix.strip_prefix(magic).and_then(|length| length.first_chunk()).ok_or(Error::Storage)?;
+    Ok(u16::from_le_bytes(*length).into())
 }
 
 #[cfg(test)]
@@ -180,14 +237,24 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_comes_back() {
+    fn surroundings_come_back() {
         for now in [None, Some(0), Some(u64::MAX)] {
-            let before = Delivery { sealed_len: u64::MAX, now, grant: &[3; DELIVERED_GRANT_MAX] };
-            let mut buffer = [0; DELIVERY_MAX];
-            let (after, rest) = Delivery::decode(before.encode(&mut buffer).unwrap()).unwrap();
-            assert_eq!((after.sealed_len, after.now, after.grant), (u64::MAX, now, before.grant));
-            assert!(rest.is_empty());
+            for purpose in [Purpose::Run, Purpose::Crash, Purpose::Update] {
+                let before = Surroundings { now, purpose };
+                let mut buffer = [0; SURROUNDINGS_MAX];
+                let bytes = before.encode(&mut buffer).unwrap();
+                assert_eq!(Surroundings::decode(bytes), Ok((before, &[][..])));
+            }
         }
+    }
+
+    #[test]
+    fn a_delivery_comes_back() {
+        let before = Delivery { sealed_len: u64::MAX, grant: &[3; DELIVERED_GRANT_MAX] };
+        let mut buffer = [0; DELIVERY_MAX];
+        let (after, rest) = Delivery::decode(before.encode(&mut buffer).unwrap()).unwrap();
+        assert_eq!((after.sealed_len, after.grant), (u64::MAX, before.grant));
+        assert!(rest.is_empty());
     }
 
     #[test]

@@ -1,277 +1,282 @@
-//! Keeps the stored floor in any byte-wise [`Storage`], such as an EEPROM, through a cut of power at any
-//! instant.
+//! What a device remembers of one line from boot to boot, through a cut of power at any instant.
 //!
 //! ```text
-//! offset  size  field            two slots, at 0 and 32, equal but for a raise that was cut short
-//! 0       8     sequence         grows with each raise
+//! offset  size  field            a record, in two cells that are equal but for a store that was cut short
+//! 0       8     sequence         grows with each store
 //! 8       8     floor
-//! 16      16    check            BLAKE3("modelseal-firmware/v1/floor\0" || bytes 0 .. 16), cut to 16 bytes
+//! 16      1     confirmed        0, or which image and which grant
+//! 17      1     trial            0, or which image and which grant
+//! 18      1     tries            of the trial, that are left
+//! 19      1     0
+//! 20      12    check            BLAKE3("modelseal-firmware/v1/state\0" || bytes 0 .. 20), cut to 12 bytes
 //! ```
 //!
-//! A raise writes the new record into one slot and then into the other, beginning with the slot that doesn't
-//! hold the newest record. So at every instant one slot is whole and holds the old floor or the new one; and
-//! a slot that rots later has its twin.
+//! A store writes the new record into one cell and then into the other, beginning with the cell that doesn't
+//! hold the newest record. So at every instant one cell is whole and holds the old record or the new one; and
+//! a cell that rots later has its twin. Where the cells are is the business of [`eeprom`](crate::eeprom) and
+//! [`flash`](crate::flash).
 //!
-//! A slot is as long as the smallest page of common EEPROMs, so that a driver writes it at once. The check
-//! finds accidents. Whoever can write to the chip can also put an old floor back.
+//! The check finds accidents. Whoever can write to the chip can also put an old record back.
 
-use embedded_storage::Storage;
 use modelseal_core::Error;
 use modelseal_core::open::FloorStore;
 
-const LABEL: &[u8] = b"modelseal-firmware/v1/floor\0";
-const SLOTS: [u32; 2] = [0, 32];
-const SLOT_LEN: usize = SLOTS[1] as usize;
-const CHECK_LEN: usize = 16;
-/// How many bytes of storage the state of one line takes.
-pub const STATE_LEN: usize = 2 * SLOT_LEN;
+const LABEL: &[u8] = b"modelseal-firmware/v1/state\0";
+const CHECK_LEN: usize = 12;
+/// Length of a record in bytes: the smallest page of common EEPROMs, so that a driver writes it at once.
+pub const RECORD_LEN: usize = 32;
+/// How often a trial may boot without being confirmed, unless whoever starts it says otherwise.
+pub const TRIES: u8 = 3;
 
-/// What enrolment writes: the first floor of a line, in both slots.
-pub fn first_state(floor: u64) -> [u8; STATE_LEN] {
-    let record = Record { sequence: 1, floor }.encode();
-    let mut state = [0; STATE_LEN];
-    state.as_chunks_mut().0.fill(record);
-    state
+/// One of the two places for an image, or for a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// The first.
+    A,
+    /// The second.
+    B,
 }
 
-/// The state of one line, at `offset` in storage. Holding one says nothing yet about what is stored.
-pub struct State<S> {
-    storage: S,
-    offset: u32,
+impl Slot {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
 }
 
-impl<S: Storage> State<S> {
-    /// The state that [`first_state`] has been written for at `offset`, a multiple of the page size.
-    pub fn new(storage: S, offset: u32) -> Self {
-        Self { storage, offset }
+/// Which image, and which grant for it. They are chosen apart, so that a new grant doesn't need the image a
+/// second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Where the sealed model is.
+    pub image: Slot,
+    /// Where the grant is.
+    pub grant: Slot,
+}
+
+impl Choice {
+    /// Both in the first place: where a factory puts them.
+    pub const FIRST: Self = Self { image: Slot::A, grant: Slot::A };
+
+    /// At least four bits apart from each other and from none.
+    fn encode(choice: Option<Self>) -> u8 {
+        let Some(Self { image, grant }) = choice else { return 0 };
+        let image = if image == Slot::A { 0x03 } else { 0x0c };
+        image | if grant == Slot::A { 0x30 } else { 0xc0 }
     }
 
-    fn read(&mut self, slot: u32) -> Result<Option<Record>, Error> {
-        let mut bytes = [0; SLOT_LEN];
-        let at = self.offset.checked_add(slot).ok_or(Error::Storage)?;
-        self.storage.read(at, &mut bytes).map_err(|_| Error::Storage)?;
-        Ok(Record::decode(&bytes))
+    fn decode(byte: u8) -> Option<Option<Self>> {
+        let slot = |bits| match bits {
+            0x3 => Some(Slot::A),
+            0xc => Some(Slot::B),
+            _ => None,
+        };
+        if byte == 0 {
+            return Some(None);
+        }
+        Some(Some(Self { image: slot(byte & 0xf)?, grant: slot(byte >> 4)? }))
+    }
+}
+
+/// What is booted until it is confirmed or has failed too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// What is tried.
+    pub choice: Choice,
+    /// How many more boots it has.
+    pub tries: u8,
+}
+
+/// What a device remembers of one line. None of it says that a model is genuine: that is found out anew at
+/// each boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The lowest version that may open.
+    pub floor: u64,
+    /// What has been seen to run.
+    pub confirmed: Option<Choice>,
+    /// What is to be tried before that.
+    pub trial: Option<Trial>,
+}
+
+impl State {
+    /// What enrolment writes: a first floor, and that the factory's model is to be tried.
+    pub fn first(floor: u64) -> Self {
+        Self { floor, confirmed: None, trial: Some(Trial { choice: Choice::FIRST, tries: TRIES }) }
     }
 
-    fn write(&mut self, slot: u32, record: Record) -> Result<(), Error> {
-        let at = self.offset.checked_add(slot).ok_or(Error::Storage)?;
-        self.storage.write(at, &record.encode()).map_err(|_| Error::Storage)?;
-        // A slot that didn't take the record mustn't be relied on while the other one is written.
-        if self.read(slot)? == Some(record) { Ok(()) } else { Err(Error::Storage) }
+    /// What a factory puts into both cells.
+    pub fn first_record(self) -> [u8; RECORD_LEN] {
+        Record { sequence: 1, state: self }.encode()
+    }
+}
+
+/// Where the state of one line is kept.
+pub trait StateStore {
+    /// The state. One that is missing or corrupt is [`Error::Floor`], never a guess.
+    fn load(&mut self) -> Result<State, Error>;
+
+    /// Stores a state, with the old floor if that is higher. After a cut of power at any instant the old or
+    /// the new state is there.
+    fn store(&mut self, state: State) -> Result<(), Error>;
+}
+
+/// One of the two cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// The first.
+    First,
+    /// The second.
+    Second,
+}
+
+/// Two cells, each big enough for a record.
+pub trait Cells {
+    /// What the cell holds, if it can be told; whether it is a record is the caller's business.
+    fn read(&mut self, cell: Cell) -> Result<Option<[u8; RECORD_LEN]>, Error>;
+
+    /// Writes one cell. A cut of power may leave anything in it, and nothing new in the other.
+    fn write(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error>;
+}
+
+/// A state in two cells. Holding one says nothing yet about what is stored.
+pub struct Twin<C>(C);
+
+impl<C: Cells> Twin<C> {
+    /// The state in these cells, into both of which a factory has written [`State::first_record`].
+    pub fn new(cells: C) -> Self {
+        Self(cells)
     }
 
-    /// The newest record, and the slots in the order in which the next one is written.
-    fn newest(&mut self) -> Result<(Record, [u32; 2]), Error> {
-        let [first, second] = SLOTS;
-        match (self.read(first)?, self.read(second)?) {
-            (Some(a), Some(b)) if a.follows(b) => Ok((a, [second, first])),
-            (Some(a), Some(b)) if b.follows(a) => Ok((b, [first, second])),
-            (Some(a), None) => Ok((a, [second, first])),
-            (None, Some(b)) => Ok((b, [first, second])),
+    /// Does that: writes the first state, over whatever there is. For enrolment, and nobody else.
+    pub fn enrol(&mut self, state: State) -> Result<(), Error> {
+        let record = Record { sequence: 1, state };
+        [Cell::First, Cell::Second].into_iter().try_for_each(|cell| self.write(cell, &record))
+    }
+
+    /// The cells.
+    pub fn into_inner(self) -> C {
+        self.0
+    }
+
+    fn read(&mut self, cell: Cell) -> Result<Option<Record>, Error> {
+        Ok(self.0.read(cell)?.as_ref().and_then(Record::decode))
+    }
+
+    fn write(&mut self, cell: Cell, record: &Record) -> Result<(), Error> {
+        self.0.write(cell, &record.encode())?;
+        // A cell that didn't take the record mustn't be relied on while the other one is written.
+        if self.read(cell)?.as_ref() == Some(record) { Ok(()) } else { Err(Error::Storage) }
+    }
+
+    /// The newest record, and the cells in the order in which the next one is written.
+    fn newest(&mut self) -> Result<(Record, [Cell; 2]), Error> {
+        let (first, second) = (self.read(Cell::First)?, self.read(Cell::Second)?);
+        let (from_first, from_second) = ([Cell::Second, Cell::First], [Cell::First, Cell::Second]);
+        match (first, second) {
+            (Some(a), Some(b)) if a.follows(&b) => Ok((a, from_first)),
+            (Some(a), Some(b)) if b.follows(&a) => Ok((b, from_second)),
+            (Some(a), None) => Ok((a, from_first)),
+            (None, Some(b)) => Ok((b, from_second)),
             _ => Err(Error::Floor),
         }
     }
 }
 
-impl<S: Storage> FloorStore for State<S> {
+impl<C: Cells> StateStore for Twin<C> {
+    fn load(&mut self) -> Result<State, Error> {
+        self.newest().map(|(record, _)| record.state)
+    }
+
+    fn store(&mut self, state: State) -> Result<(), Error> {
+        let (newest, cells) = self.newest()?;
+        let sequence = newest.sequence.checked_add(1).ok_or(Error::Floor)?;
+        let state = State { floor: state.floor.max(newest.state.floor), ..state };
+        let record = Record { sequence, state };
+        cells.into_iter().try_for_each(|cell| self.write(cell, &record))
+    }
+}
+
+/// The floor of a state, for [`Opened::confirm`](modelseal_core::open::Opened::confirm). A raise also
+/// confirms what has been chosen, in the same store.
+pub(crate) struct Floor<'s, S> {
+    pub(crate) store: &'s mut S,
+    pub(crate) confirms: Option<Choice>,
+}
+
+impl<S: StateStore> FloorStore for Floor<'_, S> {
     fn floor(&mut self) -> Result<u64, Error> {
-        self.newest().map(|(record, _)| record.floor)
+        Ok(self.store.load()?.floor)
     }
 
     fn raise(&mut self, floor: u64) -> Result<(), Error> {
-        let (newest, slots) = self.newest()?;
-        let sequence = newest.sequence.checked_add(1).ok_or(Error::Floor)?;
-        let record = Record { sequence, floor: floor.max(newest.floor) };
-        slots.into_iter().try_for_each(|slot| self.write(slot, record))
+        let state = self.store.load()?;
+        self.store.store(State { floor, ..self.confirmed(state) })
+    }
+}
+
+impl<S: StateStore> Floor<'_, S> {
+    /// Stores that what has been chosen is confirmed, unless that is stored already.
+    pub(crate) fn confirm(&mut self) -> Result<(), Error> {
+        let state = self.store.load()?;
+        let confirmed = self.confirmed(state);
+        if confirmed == state { Ok(()) } else { self.store.store(confirmed) }
+    }
+
+    fn confirmed(&self, state: State) -> State {
+        match self.confirms {
+            Some(choice) => State { confirmed: Some(choice), trial: None, ..state },
+            None => state,
+        }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Record {
     sequence: u64,
-    floor: u64,
+    state: State,
 }
 
 impl Record {
-    /// `None` for a slot that is blank or torn.
-    fn decode(bytes: &[u8; SLOT_LEN]) -> Option<Self> {
+    /// `None` for a cell that is blank or torn.
+    fn decode(bytes: &[u8; RECORD_LEN]) -> Option<Self> {
         let (sequence, rest) = bytes.split_first_chunk()?;
-        let (floor, _) = rest.split_first_chunk()?;
-        let record = Self { sequence: u64::from_le_bytes(*sequence), floor: u64::from_le_bytes(*floor) };
-        (record.encode() == *bytes).then_some(record)
+        let (floor, rest) = rest.split_first_chunk()?;
+        let &[confirmed, trial, tries, ..] = rest else { return None };
+        let confirmed = Choice::decode(confirmed)?;
+        let trial = Choice::decode(trial)?.map(|choice| Trial { choice, tries });
+        let state = State { floor: u64::from_le_bytes(*floor), confirmed, trial };
+        let record = Self { sequence: u64::from_le_bytes(*sequence), state };
+        let boots_something = confirmed.is_some() || trial.is_some();
+        (boots_something && record.encode() == *bytes).then_some(record)
     }
 
-    fn encode(self) -> [u8; SLOT_LEN] {
-        let fields = self.sequence.to_le_bytes().into_iter().chain(self.floor.to_le_bytes());
-        let mut bytes = [0; SLOT_LEN];
-        let (head, check) = bytes.split_at_mut(SLOT_LEN - CHECK_LEN);
+    fn encode(self) -> [u8; RECORD_LEN] {
+        let State { floor, confirmed, trial } = self.state;
+        let choices = [
+            Choice::encode(confirmed),
+            Choice::encode(trial.map(|trial| trial.choice)),
+            trial.map_or(0, |trial| trial.tries),
+            0,
+        ];
+        let fields = self.sequence.to_le_bytes().into_iter().chain(floor.to_le_bytes()).chain(choices);
+        let mut bytes = [0; RECORD_LEN];
+        let (head, check) = bytes.split_at_mut(RECORD_LEN - CHECK_LEN);
         head.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
         let hash = blake3::Hasher::new().update(LABEL).update(head).finalize();
         check.iter_mut().zip(hash.as_bytes()).for_each(|(byte, hashed)| *byte = *hashed);
         bytes
     }
 
-    /// The same record, or one that a raise wrote after `older`. Of two others, neither is to be believed.
-    fn follows(self, older: Self) -> bool {
-        self == older || (self.sequence > older.sequence && self.floor >= older.floor)
+    /// The same record, or one that a store wrote after `older`. Of two others, neither is to be believed.
+    fn follows(&self, older: &Self) -> bool {
+        self == older
+            || older.sequence.checked_add(1) == Some(self.sequence) && self.state.floor >= older.state.floor
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use embedded_storage::ReadStorage;
-
-    use super::*;
-
-    /// What a byte may hold that was being written when power was cut.
-    #[derive(Clone, Copy)]
-    enum Torn {
-        Old,
-        Erased,
-        Garbage,
-    }
-
-    /// An EEPROM whose power is cut after so many more bytes.
-    #[derive(Clone)]
-    struct Ram {
-        bytes: Vec<u8>,
-        power: usize,
-        torn: Torn,
-    }
-
-    impl Ram {
-        fn new(bytes: &[u8]) -> Self {
-            Self { bytes: bytes.to_vec(), power: usize::MAX, torn: Torn::Old }
-        }
-
-        fn floor(&self) -> Result<u64, Error> {
-            State::new(self.clone(), 0).floor()
-        }
-    }
-
-    impl ReadStorage for Ram {
-        type Error = ();
-
-        fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), ()> {
-            if self.power == 0 {
-                return Err(());
-            }
-            let start = offset as usize;
-            bytes.copy_from_slice(self.bytes.get(start..start + bytes.len()).ok_or(())?);
-            Ok(())
-        }
-
-        fn capacity(&self) -> usize {
-            self.bytes.len()
-        }
-    }
-
-    impl Storage for Ram {
-        fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), ()> {
-            for (to, from) in self.bytes[offset as usize..].iter_mut().zip(bytes) {
-                match (self.power, self.torn) {
-                    (0, Torn::Old) => {}
-                    (0, Torn::Erased) => *to = 0xff,
-                    (0, Torn::Garbage) => *to ^= 0x5a,
-                    _ => *to = *from,
-                }
-                self.power = self.power.saturating_sub(1);
-            }
-            if self.power == 0 { Err(()) } else { Ok(()) }
-        }
-    }
-
-    fn raised(ram: Ram, floor: u64) -> (Ram, Result<(), Error>) {
-        let mut state = State::new(ram, 0);
-        let outcome = state.raise(floor);
-        (state.storage, outcome)
-    }
-
-    #[test]
-    fn the_first_state_holds_the_first_floor() {
-        for floor in [0, 1, u64::MAX] {
-            assert_eq!(Ram::new(&first_state(floor)).floor(), Ok(floor));
-        }
-    }
-
-    #[test]
-    fn a_raise_is_remembered_and_never_lowers() {
-        let (ram, outcome) = raised(Ram::new(&first_state(3)), 7);
-        assert_eq!((outcome, ram.floor()), (Ok(()), Ok(7)));
-        let (ram, outcome) = raised(ram, 5);
-        assert_eq!((outcome, ram.floor()), (Ok(()), Ok(7)));
-    }
-
-    #[test]
-    fn blank_is_an_error() {
-        for blank in [0x00, 0xff] {
-            assert_eq!(Ram::new(&[blank; STATE_LEN]).floor(), Err(Error::Floor));
-            assert_eq!(raised(Ram::new(&[blank; STATE_LEN]), 1).1, Err(Error::Floor));
-        }
-        assert_eq!(Ram::new(&[]).floor(), Err(Error::Storage));
-    }
-
-    #[test]
-    fn every_flipped_bit_of_one_slot_is_survived_and_of_both_is_an_error() {
-        for bit in 0..SLOT_LEN * 8 {
-            let mut bytes = first_state(9);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Ram::new(&bytes).floor(), Ok(9));
-            bytes[SLOT_LEN + bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Ram::new(&bytes).floor(), Err(Error::Floor));
-        }
-    }
-
-    #[test]
-    fn records_that_contradict_each_other_are_an_error() {
-        let slots = |(a, x): (u64, u64), (b, y): (u64, u64)| {
-            let records = [Record { sequence: a, floor: x }, Record { sequence: b, floor: y }];
-            Ram::new(records.map(Record::encode).as_flattened()).floor()
-        };
-        assert_eq!(slots((1, 3), (2, 4)), Ok(4));
-        assert_eq!(slots((2, 4), (1, 3)), Ok(4));
-        assert_eq!(slots((1, 3), (1, 4)), Err(Error::Floor));
-        assert_eq!(slots((2, 3), (1, 4)), Err(Error::Floor));
-    }
-
-    #[test]
-    fn after_a_cut_at_any_byte_the_old_or_the_new_floor_is_there() {
-        for torn in [Torn::Old, Torn::Erased, Torn::Garbage] {
-            for first in 0..=STATE_LEN {
-                let start = Ram { power: first, torn, ..Ram::new(&first_state(3)) };
-                let once = Ram { power: usize::MAX, ..raised(start, 7).0 };
-                let floor = once.floor().unwrap();
-                assert!(floor == 3 || floor == 7, "{floor} after {first} bytes");
-                assert_eq!(raised(once.clone(), 11).0.floor(), Ok(11));
-                // And once more, on what the first cut left.
-                for second in 0..=STATE_LEN {
-                    let twice = raised(Ram { power: second, ..once.clone() }, 11).0;
-                    let later = Ram { power: usize::MAX, ..twice }.floor().unwrap();
-                    assert!(later == floor || later == 11, "{later} after {first} and {second} bytes");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_slot_that_does_not_take_the_record_stops_the_raise() {
-        struct Stuck(Ram);
-        impl ReadStorage for Stuck {
-            type Error = ();
-            fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), ()> {
-                self.0.read(offset, bytes)
-            }
-            fn capacity(&self) -> usize {
-                self.0.capacity()
-            }
-        }
-        impl Storage for Stuck {
-            fn write(&mut self, _: u32, _: &[u8]) -> Result<(), ()> {
-                Ok(())
-            }
-        }
-        let mut state = State::new(Stuck(Ram::new(&first_state(3))), 0);
-        assert_eq!(state.raise(4), Err(Error::Storage));
-        assert_eq!(state.floor(), Ok(3));
-    }
-}
+mod tests;

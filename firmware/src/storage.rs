@@ -1,12 +1,21 @@
 //! Reads the parts of a sealed model and a grant, each once, from any [`ReadStorage`] or from memory that
 //! nobody else writes (FORMAT.md, sections 4.1, 6.1 and 7, step 1).
 
+use core::cmp::Ordering;
+
 use embedded_storage::ReadStorage;
 use modelseal_core::Error;
 use modelseal_core::grant::{GRANT_MAX, GRANT_PREFIX_LEN, Grant};
 use modelseal_core::keys::TAG_LEN;
 use modelseal_core::sealed::{ENTRY_LEN, HEADER_MAX, Header, Layout, PREFIX_LEN, Prefix};
 use modelseal_core::sign::{SIGNATURE_LEN, Signature};
+
+use crate::provision::DELIVERY_MAX;
+
+/// Memory for a grant while it is in use, and for what may be stored around it.
+pub type GrantBuffer = [u8; DELIVERY_MAX];
+/// An empty one.
+pub const GRANT_BUFFER: GrantBuffer = [0; DELIVERY_MAX];
 
 /// Memory that nobody else writes while it is borrowed: RAM, or flash in the address space.
 pub struct Memory<'m>(&'m [u8]);
@@ -30,6 +39,47 @@ impl ReadStorage for Memory<'_> {
 
     fn capacity(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// A part of other storage, such as the sealed model in a larger partition.
+pub struct Part<S> {
+    storage: S,
+    offset: u32,
+    len: u32,
+}
+
+impl<S: ReadStorage> Part<S> {
+    /// `len` bytes from `offset`.
+    pub fn new(storage: S, offset: u32, len: u32) -> Self {
+        Self { storage, offset, len }
+    }
+
+    /// The sealed model at `offset`, as long as its header says. What follows it isn't looked at.
+    pub fn sealed_model(storage: S, offset: u32) -> Result<Self, Error> {
+        let left = u32::try_from(storage.capacity()).unwrap_or(u32::MAX).saturating_sub(offset);
+        let mut part = Self::new(storage, offset, left);
+        let mut buffer = [0; HEADER_MAX];
+        let end = read_header(&mut part, &mut buffer)?.layout().end;
+        part.len = u32::try_from(end).ok().filter(|end| *end <= left).ok_or(Error::Truncated)?;
+        Ok(part)
+    }
+}
+
+impl<S: ReadStorage> ReadStorage for Part<S> {
+    type Error = Error;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        let end = offset.checked_add(u32::try_from(bytes.len()).map_err(|_| Error::Storage)?);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(Error::Storage);
+        }
+        let at = self.offset.checked_add(offset).ok_or(Error::Storage)?;
+        self.storage.read(at, bytes).map_err(|_| Error::Storage)
+    }
+
+    fn capacity(&self) -> usize {
+        usize::try_from(self.len).unwrap_or(usize::MAX)
     }
 }
 
@@ -92,6 +142,15 @@ pub(crate) fn check_padding(storage: &mut impl ReadStorage, layout: &Layout) -> 
         at += len as u64;
     }
     Ok(())
+}
+
+/// (4.1) The file ends with the payload, exactly.
+pub(crate) fn check_end(storage: &impl ReadStorage, layout: &Layout) -> Result<(), Error> {
+    match (storage.capacity() as u64).cmp(&layout.end) {
+        Ordering::Less => Err(Error::Truncated),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(Error::Extended),
+    }
 }
 
 /// Fills `bytes` from `offset`. What lies beyond the capacity was cut off.

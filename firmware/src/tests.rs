@@ -1,17 +1,18 @@
 //! Boot and load on a PC: everything that is refused, and that both ways agree.
 
-mod fixture;
+pub(crate) mod fixture;
+pub(crate) mod places;
 
 use ed25519_dalek::SigningKey;
 use modelseal_core::Error;
 use modelseal_core::grant::{GRANT_MAX, Grant, Terms, Validity};
-use modelseal_core::open::FloorStore;
 use modelseal_core::sealed::ENTRY_LEN;
 use modelseal_core::sign::{Publisher, PublisherKey};
 
 use self::fixture::{Fake, Once, Ram, SECRETS, SUITES, Sealed};
-use crate::state::{STATE_LEN, State};
-use crate::storage::{Memory, read_grant};
+use crate::eeprom::{self, STATE_LEN};
+use crate::state::{State, StateStore};
+use crate::storage::{Memory, Part, read_grant};
 use crate::{Loaded, boot, load};
 
 /// Boots and loads, requires that both open the same or nothing, and gives the model, or why it didn't boot.
@@ -68,7 +69,7 @@ fn only_confirming_raises_the_floor() {
         let loaded = boot(device, Grant::parse(&grant).unwrap(), &mut region).unwrap();
         assert_eq!((loaded.version(), loaded.id()), (7, sealed.unsigned.header().unwrap().id()));
         and(loaded, device);
-        device.floor.floor()
+        device.state.load().map(|state| state.floor)
     };
     assert_eq!(opened(&mut device, |loaded, _| assert_eq!(loaded.unconfirmed().len(), 3500)), Ok(5));
     assert_eq!(opened(&mut device, |loaded, device| assert!(loaded.confirm(device).is_ok())), Ok(6));
@@ -86,9 +87,10 @@ fn terms_are_kept() {
     assert_eq!(refusal(|device| device.id = "doorbell-00043", |_| {}), Some(Error::OtherDevice));
     assert_eq!(refusal(|device| device.line = "wake-word-2", |_| {}), Some(Error::OtherLine));
     assert_eq!(refusal(|device| device.secret = SECRETS[1](), |_| {}), Some(Error::GrantKey));
-    assert_eq!(refusal(|device| device.floor.raise(7).unwrap(), |_| {}), None);
-    assert_eq!(refusal(|device| device.floor.raise(8).unwrap(), |_| {}), Some(Error::RolledBack));
-    let blank = |device: &mut Fake| device.floor = State::new(Ram([0xff; STATE_LEN]), 0);
+    let floor = |floor| move |device: &mut Fake| device.state.store(State::first(floor)).unwrap();
+    assert_eq!(refusal(floor(7), |_| {}), None);
+    assert_eq!(refusal(floor(8), |_| {}), Some(Error::RolledBack));
+    let blank = |device: &mut Fake| device.state = eeprom::state(Ram([0xff; STATE_LEN]), 0);
     assert_eq!(refusal(blank, |_| {}), Some(Error::Floor));
 }
 
@@ -142,15 +144,18 @@ fn every_cut_is_refused() {
 }
 
 #[test]
-fn a_region_ends_with_the_model_but_storage_may_go_on() {
+fn storage_ends_with_the_model_unless_it_is_a_part() {
     let sealed = Sealed::new(SUITES[1]);
     let mut device = Fake::new(SECRETS[0]());
     let grant = sealed.grant(&device.secret, |_| {});
-    let grant = Grant::parse(&grant).unwrap();
-    let mut longer = [&sealed.file[..], &[0]].concat();
+    assert_eq!(both(&mut device, &grant, &[&sealed.file[..], &[0]].concat()), Err(Error::Extended));
+    let partition = [&[0xee; 99][..], &sealed.file, &[0xee; 100]].concat();
+    let mut part = Part::sealed_model(Memory::new(&partition), 99).unwrap();
     let mut memory = [0; 4000];
-    assert!(load(&mut device, grant.clone(), &mut Memory::new(&longer), &mut memory).is_ok());
-    assert_eq!(boot(&mut device, grant, &mut longer).err(), Some(Error::Extended));
+    assert!(load(&mut device, Grant::parse(&grant).unwrap(), &mut part, &mut memory).is_ok());
+    let cut = Memory::new(&partition[..98 + sealed.file.len()]);
+    assert_eq!(Part::sealed_model(cut, 99).err(), Some(Error::Truncated));
+    assert_eq!(Part::sealed_model(Memory::new(&partition), 1000).err(), Some(Error::ForeignMagic));
 }
 
 #[test]

@@ -9,38 +9,39 @@ use modelseal_core::grant::{
 };
 use modelseal_core::keys::{DeviceKey, Secret, X25519Secret};
 use modelseal_core::manifest::{Subject, Suite};
-use modelseal_core::open::{FloorStore, Unwrapped};
+use modelseal_core::open::Unwrapped;
 use modelseal_core::seal::{Sealing, Unsigned};
 use modelseal_core::sealed::{Envelope, Layout, Slot};
 use modelseal_core::sign::{Publisher, PublisherKey, Signature};
 use rand_core::UnwrapErr;
 
 use crate::Device;
-use crate::state::{STATE_LEN, State, first_state};
+use crate::eeprom::{self, Eeprom, STATE_LEN, first_state};
+use crate::state::{StateStore, Twin};
 use crate::storage::Memory;
 
-pub(super) const LINE: &str = "wake-word";
-pub(super) const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
-pub(super) const SECRETS: [fn() -> Secret; 2] = [
+pub(crate) const LINE: &str = "wake-word";
+pub(crate) const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+pub(crate) const SECRETS: [fn() -> Secret; 2] = [
     || Secret::DeviceKey(DeviceKey::from_bytes(&[1; 32])),
     || Secret::X25519(X25519Secret::from_bytes(&[2; 32])),
 ];
 
-pub(super) struct Fake {
-    pub(super) id: &'static str,
-    pub(super) line: &'static str,
-    pub(super) secret: Secret,
-    pub(super) publisher: Publisher,
-    pub(super) floor: State<Ram>,
-    pub(super) now: Option<u64>,
+pub(crate) struct Fake {
+    pub(crate) id: &'static str,
+    pub(crate) line: &'static str,
+    pub(crate) secret: Secret,
+    pub(crate) publisher: Publisher,
+    pub(crate) state: Twin<Eeprom<Ram>>,
+    pub(crate) now: Option<u64>,
 }
 
 impl Fake {
-    pub(super) fn new(secret: Secret) -> Self {
+    pub(crate) fn new(secret: Secret) -> Self {
         let publisher =
             Publisher::new(&[PublisherKey::Ed25519(signer().verifying_key().to_bytes())]).unwrap();
-        let floor = State::new(Ram(first_state(5)), 0);
-        Self { id: "doorbell-00042", line: LINE, secret, publisher, floor, now: None }
+        let state = eeprom::state(Ram(first_state(5)), 0);
+        Self { id: "doorbell-00042", line: LINE, secret, publisher, state, now: None }
     }
 }
 
@@ -61,8 +62,8 @@ impl Device for Fake {
         &self.publisher
     }
 
-    fn floor(&mut self) -> &mut impl FloorStore {
-        &mut self.floor
+    fn state(&mut self) -> &mut impl StateStore {
+        &mut self.state
     }
 
     fn now(&mut self) -> Option<u64> {
@@ -70,7 +71,7 @@ impl Device for Fake {
     }
 }
 
-pub(super) struct Ram(pub(super) [u8; STATE_LEN]);
+pub(crate) struct Ram(pub(crate) [u8; STATE_LEN]);
 
 impl ReadStorage for Ram {
     type Error = Error;
@@ -93,7 +94,7 @@ impl Storage for Ram {
 }
 
 /// Storage that somebody changes behind the reader's back: every byte is right the first time only.
-pub(super) struct Once(pub(super) Vec<u8>);
+pub(crate) struct Once(pub(crate) Vec<u8>);
 
 impl ReadStorage for Once {
     type Error = Error;
@@ -117,23 +118,27 @@ fn sign(message: &[u8]) -> Signature {
     Signature::from_bytes(&signer().sign(message).to_bytes())
 }
 
-/// A sealed model of four chunks, version 7, and how its grants are made.
-pub(super) struct Sealed {
-    pub(super) unsigned: Unsigned,
-    pub(super) layout: Layout,
-    pub(super) model: Vec<u8>,
-    pub(super) file: Vec<u8>,
+/// A sealed model of four chunks, version 7 unless another is asked for, and how its grants are made.
+pub(crate) struct Sealed {
+    pub(crate) unsigned: Unsigned,
+    pub(crate) layout: Layout,
+    pub(crate) model: Vec<u8>,
+    pub(crate) file: Vec<u8>,
 }
 
 impl Sealed {
-    pub(super) fn new(suite: Suite) -> Self {
+    pub(crate) fn new(suite: Suite) -> Self {
+        Self::of_version(suite, 7)
+    }
+
+    pub(crate) fn of_version(suite: Suite, version: u64) -> Self {
         let model: Vec<u8> = (0..=250).cycle().take(3500).collect();
         let subject = Subject {
             suite,
             chunk_log2: 10,
             align_log2: 8,
             line: LINE,
-            version: 7,
+            version,
             kind: "tflite",
             length: model.len() as u64,
             created: 1,
@@ -155,7 +160,7 @@ impl Sealed {
     }
 
     /// A grant for the fake device, with floor 6, after `change`.
-    pub(super) fn grant(&self, secret: &Secret, change: impl FnOnce(&mut Terms<'_>)) -> Vec<u8> {
+    pub(crate) fn grant(&self, secret: &Secret, change: impl FnOnce(&mut Terms<'_>)) -> Vec<u8> {
         let header = self.unsigned.header().unwrap();
         let signature = sign(&header.signed_bytes());
         let header = header.verify(&signature, &Fake::new(SECRETS[0]()).publisher).unwrap();

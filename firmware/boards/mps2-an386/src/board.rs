@@ -1,15 +1,18 @@
 //! What this board brings to [`Device`].
 
-use cortex_m::delay::Delay;
+use core::cell::RefCell;
+
 use eeprom24x::{Eeprom24x, SlaveAddr};
+use embedded_hal::delay::DelayNs;
+use embedded_hal_bus::i2c::RefCellDevice;
+use embedded_storage::Storage;
 use modelseal_firmware::Device;
-use modelseal_firmware::modelseal_core::Error;
+use modelseal_firmware::eeprom;
 use modelseal_firmware::modelseal_core::grant::DeviceId;
 use modelseal_firmware::modelseal_core::keys::Secret;
-use modelseal_firmware::modelseal_core::open::FloorStore;
 use modelseal_firmware::modelseal_core::sign::Publisher;
 use modelseal_firmware::provision::Provisioned;
-use modelseal_firmware::state::State;
+use modelseal_firmware::state::StateStore;
 
 use crate::i2c::BitBang;
 
@@ -17,19 +20,19 @@ use crate::i2c::BitBang;
 pub(crate) const CLOCK: u32 = 25_000_000;
 
 /// The board, as far as its one line is concerned.
-pub(crate) struct Board<'a, F> {
+pub(crate) struct Board<'a, S> {
     provisioned: Provisioned<'a>,
     now: Option<u64>,
-    floor: F,
+    state: S,
 }
 
-impl<'a, F: FloorStore> Board<'a, F> {
-    pub(crate) fn new(provisioned: Provisioned<'a>, now: Option<u64>, floor: F) -> Self {
-        Self { provisioned, now, floor }
+impl<'a, S: StateStore> Board<'a, S> {
+    pub(crate) fn new(provisioned: Provisioned<'a>, now: Option<u64>, state: S) -> Self {
+        Self { provisioned, now, state }
     }
 }
 
-impl<F: FloorStore> Device for Board<'_, F> {
+impl<S: StateStore> Device for Board<'_, S> {
     fn id(&self) -> DeviceId<'_> {
         self.provisioned.device
     }
@@ -46,8 +49,8 @@ impl<F: FloorStore> Device for Board<'_, F> {
         &self.provisioned.publisher
     }
 
-    fn floor(&mut self) -> &mut impl FloorStore {
-        &mut self.floor
+    fn state(&mut self) -> &mut impl StateStore {
+        &mut self.state
     }
 
     fn now(&mut self) -> Option<u64> {
@@ -55,11 +58,23 @@ impl<F: FloorStore> Device for Board<'_, F> {
     }
 }
 
-/// The floor in the EEPROM. It can be taken once.
-pub(crate) fn floor_store() -> Result<impl FloorStore, Error> {
-    let core = cortex_m::Peripherals::take().ok_or(Error::Storage)?;
-    let bus = BitBang::take().ok_or(Error::Storage)?;
-    let delay = Delay::new(core.SYST, CLOCK);
-    let eeprom = Eeprom24x::new_24x64(bus, SlaveAddr::default());
-    Ok(State::new(eeprom24x::Storage::new(eeprom, delay), 0))
+/// The state, at the EEPROM's byte 0.
+pub(crate) fn state(bus: &RefCell<BitBang>) -> impl StateStore {
+    eeprom::state(eeprom(bus), 0)
+}
+
+/// The AT24C64 on the bus.
+pub(crate) fn eeprom(bus: &RefCell<BitBang>) -> impl Storage {
+    let chip = Eeprom24x::new_24x64(RefCellDevice::new(bus), SlaveAddr::default());
+    eeprom24x::Storage::new(chip, Pause)
+}
+
+/// Waits for so many cycles.
+struct Pause;
+
+impl DelayNs for Pause {
+    fn delay_ns(&mut self, ns: u32) {
+        let cycles = u64::from(ns) * u64::from(CLOCK) / 1_000_000_000;
+        cortex_m::asm::delay(u32::try_from(cycles).unwrap_or(u32::MAX).max(1));
+    }
 }

@@ -14,9 +14,9 @@ const ABANDONED: i32 = 1;
 
 /// What lies outside the image's own memory.
 pub(crate) struct Memory {
-    /// The factory's record, then the delivery.
+    /// The factory's record, then the surroundings.
     pub(crate) provisioned: &'static mut [u8],
-    /// The sealed model, from the first byte.
+    /// The images.
     pub(crate) psram: &'static mut [u8],
 }
 
@@ -42,6 +42,21 @@ impl Memory {
             unsafe { slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(start), len) }
         });
         Self { provisioned, psram }
+    }
+}
+
+/// Whether storage outlives this run.
+static KEPT: AtomicBool = AtomicBool::new(false);
+
+/// From here on nothing is opened in PSRAM, and what is stored there stays.
+pub(crate) fn keep_psram() {
+    KEPT.store(true, Ordering::Relaxed);
+}
+
+/// Wipes what may have been opened.
+pub(crate) fn wipe_psram(psram: &mut [u8]) {
+    if !KEPT.load(Ordering::Relaxed) {
+        psram.zeroize();
     }
 }
 
@@ -77,7 +92,7 @@ extern "C" fn wiped_exit() -> ! {
     // SAFETY: `abandon` has made sure that whoever took the memory never runs again.
     let memory = unsafe { Memory::new() };
     memory.provisioned.zeroize();
-    memory.psram.zeroize();
+    wipe_psram(memory.psram);
     wipe_stack();
     exit(ABANDONED)
 }

@@ -1,18 +1,25 @@
 //! From reset to the verdict.
 
+use core::cell::RefCell;
 use core::panic::PanicInfo;
 
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use defmt_semihosting as _;
 use modelseal_firmware::Device;
 use modelseal_firmware::modelseal_core::Error;
-use modelseal_firmware::modelseal_core::grant::Grant;
-use modelseal_firmware::provision::{DELIVERY_MAX, Delivery, PROVISIONED_MAX, Provisioned};
+use modelseal_firmware::provision::{PROVISIONED_MAX, Provisioned, Purpose, SURROUNDINGS_MAX, Surroundings};
+use modelseal_firmware::slots::choose;
+use modelseal_firmware::state::Slot;
+use modelseal_firmware::storage::GRANT_BUFFER;
+use modelseal_firmware::update::serve;
 use semihosting::process::exit;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::board::{Board, floor_store};
-use crate::memory::{Memory, abandon, wipe_stack};
+use crate::board::{Board, eeprom, state};
+use crate::i2c::BitBang;
+use crate::memory::{Memory, abandon, keep_psram, wipe_psram, wipe_stack};
+use crate::places::Places;
+use crate::uart::Uart;
 
 #[entry]
 fn main() -> ! {
@@ -20,7 +27,7 @@ fn main() -> ! {
     let outcome = run(memory.provisioned, memory.psram);
     if let Err(error) = outcome {
         // A model that couldn't be confirmed lies there opened.
-        memory.psram.zeroize();
+        wipe_psram(memory.psram);
         defmt::println!("refused {=u16} {=str}", error.code(), error.name());
     }
     wipe_stack();
@@ -30,20 +37,32 @@ fn main() -> ! {
 /// Has a stack frame of its own, which is wiped afterwards with those of all that it calls.
 #[inline(never)]
 fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
-    let mut private = Zeroizing::new([0; PROVISIONED_MAX + DELIVERY_MAX]);
+    let mut private = Zeroizing::new([0; PROVISIONED_MAX + SURROUNDINGS_MAX]);
     take_over(provisioned, private.as_mut_slice());
     let (provisioned, rest) = Provisioned::decode(private.as_slice())?;
-    let (delivery, _) = Delivery::decode(rest)?;
-    let length = usize::try_from(delivery.sealed_len).map_err(|_| Error::Memory)?;
-    let sealed = psram.get_mut(..length).ok_or(Error::Memory)?;
-    defmt::info!("device {=str}, sealed model of {=usize} bytes", provisioned.device.as_str(), length);
+    let (surroundings, _) = Surroundings::decode(rest)?;
+    defmt::info!("device {=str}", provisioned.device.as_str());
 
-    let mut board = Board::new(provisioned, delivery.now, floor_store()?);
-    let opened = modelseal_firmware::boot(&mut board, Grant::parse(delivery.grant)?, sealed)?;
+    let bus = RefCell::new(BitBang::take().ok_or(Error::Storage)?);
+    let mut board = Board::new(provisioned, surroundings.now, state(&bus));
+    let mut places = Places::new(eeprom(&bus), psram);
+    if surroundings.purpose == Purpose::Update {
+        return update(&mut board, &mut places);
+    }
+    let chosen = choose(&mut board, &mut places)?;
+    let mut buffer = GRANT_BUFFER;
+    let (grant, sealed) = places.take(chosen.choice, &mut buffer)?;
+    let image = if chosen.choice.image == Slot::A { "A" } else { "B" };
+    defmt::info!("image {=str}, trial {=bool}, {=usize} bytes", image, chosen.trial, sealed.len());
+
+    let opened = modelseal_firmware::boot(&mut board, grant, sealed)?;
     let version = opened.version();
     // An application would run the model here, and confirm it when it works.
     let hash = blake3::hash(opened.model());
-    let model = opened.confirm(&mut board)?;
+    let model = match surroundings.purpose {
+        Purpose::Crash => opened.unconfirmed(),
+        Purpose::Run | Purpose::Update => chosen.confirm(opened, &mut board)?,
+    };
     let line = board.line();
     defmt::println!(
         "opened {=str} {=u64} {=usize} blake3={=str}",
@@ -52,6 +71,19 @@ fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
         model.len(),
         &*hash.to_hex()
     );
+    Ok(())
+}
+
+/// Takes an update over the UART. Opens nothing, so that nothing is decrypted in storage that lasts.
+fn update(
+    board: &mut impl Device,
+    places: &mut Places<'_, impl embedded_storage::Storage>,
+) -> Result<(), Error> {
+    keep_psram();
+    let uart = Uart::take().ok_or(Error::Storage)?;
+    defmt::info!("waiting for an update");
+    let version = serve(board, places, uart).map_err(|_| Error::Storage)?;
+    defmt::println!("updated {=str} {=u64}", board.line(), version);
     Ok(())
 }
 

@@ -1,0 +1,61 @@
+//! The state of a line in any byte-wise [`Storage`], such as an EEPROM.
+//!
+//! Each store writes each cell once: an EEPROM whose pages last a million writes can store one state every five
+//! minutes for nine years. A device stores one when it starts, tries or confirms an update, and not otherwise.
+
+use embedded_storage::Storage;
+use modelseal_core::Error;
+
+use crate::state::{Cell, Cells, RECORD_LEN, State, Twin};
+
+/// Where the second cell begins.
+const SECOND: u32 = 32;
+const _: () = assert!(SECOND as usize == RECORD_LEN);
+/// How many bytes of storage the state of one line takes.
+pub const STATE_LEN: usize = 2 * RECORD_LEN;
+
+/// What a factory writes for the state of one line.
+pub fn first_state(floor: u64) -> [u8; STATE_LEN] {
+    let mut bytes = [0; STATE_LEN];
+    bytes.as_chunks_mut().0.fill(State::first(floor).first_record());
+    bytes
+}
+
+/// The state that [`first_state`] has been written for at `offset`, a multiple of the page size.
+pub fn state<S: Storage>(storage: S, offset: u32) -> Twin<Eeprom<S>> {
+    Twin::new(Eeprom { storage, offset })
+}
+
+/// Two cells in a row.
+pub struct Eeprom<S> {
+    storage: S,
+    offset: u32,
+}
+
+impl<S> Eeprom<S> {
+    fn at(&self, cell: Cell) -> Result<u32, Error> {
+        match cell {
+            Cell::First => Ok(self.offset),
+            Cell::Second => self.offset.checked_add(SECOND).ok_or(Error::Storage),
+        }
+    }
+
+    /// The storage, for what else is in it.
+    pub fn into_storage(self) -> S {
+        self.storage
+    }
+}
+
+impl<S: Storage> Cells for Eeprom<S> {
+    fn read(&mut self, cell: Cell) -> Result<Option<[u8; RECORD_LEN]>, Error> {
+        let mut record = [0; RECORD_LEN];
+        let at = self.at(cell)?;
+        self.storage.read(at, &mut record).map_err(|_| Error::Storage)?;
+        Ok(Some(record))
+    }
+
+    fn write(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error> {
+        let at = self.at(cell)?;
+        self.storage.write(at, record).map_err(|_| Error::Storage)
+    }
+}

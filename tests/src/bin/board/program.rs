@@ -1,0 +1,70 @@
+//! What a programmer writes into a board's storage: a sealed model and its grant.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use embedded_storage::Storage;
+use modelseal_firmware::eeprom;
+use modelseal_firmware::provision::{DELIVERED_GRANT_MAX, Delivery};
+use modelseal_firmware::state::{Choice, Slot, State, StateStore, TRIES, Trial};
+use modelseal_firmware::storage::GRANT_BUFFER;
+
+use crate::Failure;
+use crate::chips::Chip;
+use crate::options::Options;
+
+/// Writes both where the board looks for what it boots; or where an update would go, to be tried.
+pub(crate) fn program(options: &Options) -> Result<(), Failure> {
+    let eeprom = Path::new(options.require("eeprom")?);
+    let choice = match options.get("install") {
+        Some(_) => install(eeprom)?,
+        None => booted(eeprom)?,
+    };
+    let sealed = std::fs::read(options.require("sealed")?)?;
+    let grant = read_grant(options)?;
+    match options.require("board")? {
+        "mps2-an386" => mps2(options, choice, &sealed, &grant),
+        board => Err(format!("unknown board {board}").into()),
+    }
+}
+
+/// As much of a grant as is delivered.
+pub(crate) fn read_grant(options: &Options) -> Result<Vec<u8>, Failure> {
+    let mut grant = Vec::new();
+    File::open(options.require("grant")?)?.take(DELIVERED_GRANT_MAX as u64).read_to_end(&mut grant)?;
+    Ok(grant)
+}
+
+/// What the board boots next. If its state is corrupt, that is for the board to say.
+fn booted(eeprom: &Path) -> Result<Choice, Failure> {
+    let state = eeprom::state(Chip::open(eeprom)?, 0).load().ok();
+    let trial = state.and_then(|state| state.trial.map(|trial| trial.choice));
+    Ok(trial.or(state.and_then(|state| state.confirmed)).unwrap_or(Choice::FIRST))
+}
+
+/// Stores that the places which aren't confirmed are to be tried.
+fn install(eeprom: &Path) -> Result<Choice, Failure> {
+    let mut store = eeprom::state(Chip::open(eeprom)?, 0);
+    let state = store.load().map_err(modelseal::Error::from)?;
+    let in_use =
+        state.confirmed.ok_or("nothing has been confirmed on this board that an update could follow")?;
+    let choice = Choice { image: in_use.image.other(), grant: in_use.grant.other() };
+    let trial = Some(Trial { choice, tries: TRIES });
+    store.store(State { trial, ..state }).map_err(modelseal::Error::from)?;
+    Ok(choice)
+}
+
+/// The memory map is in firmware/boards/mps2-an386/src/places.rs.
+fn mps2(options: &Options, choice: Choice, sealed: &[u8], grant: &[u8]) -> Result<(), Failure> {
+    let (image, delivery) = (
+        if choice.image == Slot::A { 0 } else { 8 << 20 },
+        if choice.grant == Slot::A { 0x0400 } else { 0x1000 },
+    );
+    Chip::open(Path::new(options.require("storage")?))?.write(image, sealed)?;
+    let mut buffer = GRANT_BUFFER;
+    let beside = Delivery { sealed_len: sealed.len() as u64, grant };
+    let beside = beside.encode(&mut buffer).map_err(modelseal::Error::from)?;
+    Chip::open(Path::new(options.require("eeprom")?))?.write(delivery, beside)?;
+    Ok(())
+}
