@@ -13,7 +13,7 @@
 //!
 //! A store writes the new record into one cell and then into the other, beginning with the cell that doesn't
 //! hold the newest record. So at every instant one cell is whole and holds the old record or the new one; and
-//! a cell that rots later has its twin. Where the cells are is the business of [`eeprom`](crate::eeprom) and
+//! a cell that rots later has its twin, from which the next load mends it. Where the cells are is the business of [`eeprom`](crate::eeprom) and
 //! [`flash`](crate::flash).
 //!
 //! The check finds accidents. Whoever can write to the chip can also put an old record back.
@@ -187,8 +187,14 @@ impl<C: Cells> Twin<C> {
 }
 
 impl<C: Cells> StateStore for Twin<C> {
+    /// Also mends a cell that a cut or rot has left without the newest record. If that fails, the other one
+    /// still has it.
     fn load(&mut self) -> Result<State, Error> {
-        self.newest().map(|(record, _)| record.state)
+        let (record, [older, _]) = self.newest()?;
+        if self.read(older)? != Some(record) {
+            let _ = self.write(older, &record);
+        }
+        Ok(record.state)
     }
 
     fn store(&mut self, state: State) -> Result<(), Error> {

@@ -9,7 +9,7 @@
 //! - [`forge`], [`mod@format`]: the format over again, for attackers who know it and hold a key
 //! - [`exposed`]: every secret that the files of a workspace imply, for whoever has the passphrase
 //! - `remains`: the search for secrets in another process's memory
-//! - [`probe`]: a board under a debugger, through [`debugger`]
+//! - [`boards`]: boards in QEMU; [`probe`]: a board under a debugger, through [`debugger`]
 //! - [`vectors`]: the conformance vectors, and what makes them
 
 #![allow(
@@ -22,6 +22,7 @@
 )]
 
 pub mod bench;
+pub mod boards;
 pub mod debugger;
 pub mod exposed;
 pub mod faults;

@@ -13,10 +13,10 @@ use modelseal::identity::Identity;
 use object::{Object, ObjectSection, ObjectSymbol};
 use tempfile::TempDir;
 
+use crate::boards::BOOT;
 use crate::debugger::Debugger;
 use crate::workspace::scratch;
 
-const BOOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/boot");
 /// SSRAM 2 and 3: the image's data, its stack, and what was provisioned.
 pub const RAM: (u32, usize) = (0x2000_0000, 4 << 20);
 /// Where the sealed model lies.
@@ -114,9 +114,29 @@ impl Probe {
 
     /// Goes on with the function whose mangled name has `part` in it, as if it had been called.
     pub fn jump_to(&mut self, part: &str) {
-        let (_, address) = self.image.symbols.iter().find(|(name, _)| name.contains(part)).unwrap();
-        self.debugger.set_register(15, *address);
+        let address = self.image.find(part);
+        self.debugger.set_register(15, address);
     }
+
+    /// Runs until that function is called, for the `times`th time from now. False if the board ends before.
+    pub fn run_to_call(&mut self, part: &str, times: usize) -> bool {
+        let (called, ends) = (self.image.find(part), self.image.hosts.clone());
+        let places = [&[called], &ends[..]].concat();
+        let mut left = times;
+        while left > 0 {
+            let stopped = self.debugger.run_to(&places);
+            match stopped.r(15) == called {
+                true => left -= 1,
+                false if stopped.r(0) == SYS_EXIT_EXTENDED => return false,
+                false => {}
+            }
+            self.debugger.step();
+        }
+        true
+    }
+
+    /// Cuts the power.
+    pub fn cut(self) {}
 
     /// Goes on among the peripherals, where nothing can be executed.
     pub fn fault(&mut self) {
@@ -232,6 +252,10 @@ struct Image {
 }
 
 impl Image {
+    fn find(&self, part: &str) -> u32 {
+        self.symbols.iter().find(|(name, _)| name.contains(part)).unwrap().1
+    }
+
     fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap();
         let elf = object::File::parse(&*bytes).unwrap();

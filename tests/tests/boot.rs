@@ -8,56 +8,15 @@ use std::process::Command;
 
 use modelseal::open::SealedFile;
 use modelseal_hsm::{Location, Passphrase};
+use modelseal_tests::boards::{self, BOOT, SUITES, Verdict, enrol, grant, opened, refused, seal};
 use modelseal_tests::forge::{self, Parts};
 use modelseal_tests::workspace::{PASSPHRASE, WAKE_WORD};
 use modelseal_tests::{Workspace, softhsm};
 
-const BOOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/boot");
-const SUITES: [&str; 2] = ["aes-256-gcm", "chacha20-poly1305"];
-
-/// What a board said: its last line and its exit code.
-type Verdict = (String, i32);
+const BOARD: &str = "mps2-an386";
 
 fn boot(w: &Workspace, sealed: &str, grant: &str, identity: &str, more: &[&str]) -> Verdict {
-    let files = ["--sealed", sealed, "--grant", grant, "--identity", identity];
-    let output = Command::new(BOOT)
-        .args(["--board", "mps2-an386"])
-        .args(files)
-        .args(more)
-        .current_dir(w.dir())
-        .output()
-        .unwrap_or_else(|error| panic!("{BOOT}: {error}"));
-    let said = String::from_utf8(output.stdout).unwrap();
-    let last = said.lines().last().unwrap_or_default().to_owned();
-    let code = output.status.code().unwrap_or(-1);
-    assert!(code != 1 && !last.is_empty(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    (last, code)
-}
-
-fn opened(version: u64, model: &[u8]) -> Verdict {
-    (format!("opened wake-word {version} {} blake3={}", model.len(), blake3::hash(model).to_hex()), 0)
-}
-
-fn refused(code: u16, name: &str) -> Verdict {
-    (format!("refused {code} {name}"), i32::from(code / 100))
-}
-
-fn seal(w: &Workspace, model: &str, out: &str, line: &str, version: &str, suite: &str) {
-    let options = ["--line", line, "--model-version", version, "--profile", "device", "--suite", suite];
-    w.ok(&[&["seal", model, "-o", out], &options[..]].concat());
-}
-
-/// `derived` shares a key with the vault, `own` has made its own.
-fn enrol(w: &Workspace) {
-    let lines = ["--line", "wake-word", "--line", "other"];
-    w.ok(&[&["device", "enroll", "derived", "--derive", "--identity-out", "derived"], &lines[..]].concat());
-    w.device_ok(&["device", "keygen", "own", "--identity-out", "own", "--public-out", "own.pem"]);
-    w.ok(&[&["device", "enroll", "own", "--public-key", "own.pem", "--identity-out", "own"], &lines[..]]
-        .concat());
-}
-
-fn grant(w: &Workspace, sealed: &str, device: &str, out: &str, more: &[&str]) {
-    w.ok(&[&["grant", sealed, "--device", device, "-o", out], more].concat());
+    boards::boot(w, BOARD, sealed, grant, identity, more)
 }
 
 fn both_suites_and_wrappings_boot(w: &Workspace) {

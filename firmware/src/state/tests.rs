@@ -343,6 +343,17 @@ fn one_rotten_cell_is_survived_and_two_are_an_error() {
 }
 
 #[test]
+fn a_cell_is_mended_by_a_load() {
+    for (byte, stored) in [(0, State::first(9)), (RECORD_LEN, State::first(9))] {
+        let mut chip = Chip::new(&first_state(9));
+        chip.bytes[byte] ^= 1;
+        let mut twin = eeprom::state(chip, 0);
+        assert_eq!(twin.load(), Ok(stored));
+        assert_eq!(twin.into_inner().into_storage().bytes, first_state(9));
+    }
+}
+
+#[test]
 fn records_that_contradict_each_other_are_an_error() {
     let load = |(a, x): (u64, u64), (b, y): (u64, u64)| {
         let records = [(a, x), (b, y)]

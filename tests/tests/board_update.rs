@@ -1,0 +1,221 @@
+//! Updates in the field, on the boards: what is tried and falls back, what comes over the serial line, and power
+//! that is cut in the middle.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use modelseal::grant::Limits;
+use modelseal_tests::bench::{Bench, SUITES as BENCH_SUITES, Wrap};
+use modelseal_tests::boards::{
+    BOARDS, SUITES, Verdict, enrol, grant, opened, refused, run, seal, start, updated,
+};
+use modelseal_tests::probe::{Given, Probe};
+use modelseal_tests::workspace::WAKE_WORD;
+use modelseal_tests::{Workspace, counted};
+
+/// The one that can write its storage.
+const WRITES: &str = "mps2-an386";
+const TRIES: usize = 3;
+
+/// A board with its chips, and versions of a model that were granted to it.
+struct Fielded {
+    w: Workspace,
+    board: &'static str,
+    models: Vec<Vec<u8>>,
+}
+
+impl Fielded {
+    /// With versions 1, 2 and 3, and none of them on the board yet.
+    fn new(board: &'static str) -> Self {
+        let w = Workspace::new();
+        enrol(&w);
+        let models: Vec<Vec<u8>> = (1..=3).map(model).collect();
+        for (version, model) in ["1", "2", "3"].into_iter().zip(&models) {
+            w.write("model", model);
+            seal(&w, "model", version, "wake-word", version, SUITES[1]);
+            grant(&w, version, "derived", &format!("{version}.grant"), &[]);
+        }
+        Self { w, board, models }
+    }
+
+    fn start(&self, options: &[&str]) -> Verdict {
+        start(&self.w, self.board, &[&self.chips()[..], options].concat())
+    }
+
+    fn chips(&self) -> [&'static str; 8] {
+        ["--identity", "derived", "--line", "wake-word", "--state", "eeprom", "--storage", "storage"]
+    }
+
+    /// Whatever has been there since the last boot.
+    fn boot(&self) -> Verdict {
+        self.start(&[])
+    }
+
+    fn program(&self, version: &str, more: &[&str]) -> Verdict {
+        self.start(&[&["--sealed", version, "--grant", &format!("{version}.grant")], more].concat())
+    }
+
+    fn update(&self, version: &str, more: &[&str]) -> Verdict {
+        self.start(&[&["--update", version, "--update-grant", &format!("{version}.grant")], more].concat())
+    }
+
+    fn opened(&self, version: u64) -> Verdict {
+        opened(version, &self.models[usize::try_from(version).unwrap() - 1])
+    }
+}
+
+/// A different one each time, of several blocks.
+fn model(version: u8) -> Vec<u8> {
+    let mut model = vec![0; 20_000];
+    blake3::Hasher::new().update(&[version]).finalize_xof().fill(&mut model);
+    model
+}
+
+#[test]
+fn an_update_is_tried_confirmed_and_not_rolled_back() {
+    for board in BOARDS {
+        let fielded = Fielded::new(board);
+        assert_eq!(fielded.program("1", &[]), fielded.opened(1), "{board}");
+        assert_eq!(fielded.program("2", &["--install"]), fielded.opened(2), "{board}");
+        assert_eq!(fielded.boot(), fielded.opened(2), "{board}");
+        assert_eq!(fielded.program("1", &[]), refused(409, "RolledBack"), "{board}");
+        // Nor as an update, which falls back.
+        assert_eq!(fielded.program("2", &[]), fielded.opened(2), "{board}");
+        assert_eq!(fielded.program("1", &["--install"]), fielded.opened(2), "{board}");
+    }
+}
+
+#[test]
+fn an_update_that_is_never_confirmed_falls_back() {
+    for board in BOARDS {
+        let fielded = Fielded::new(board);
+        assert_eq!(fielded.program("1", &[]), fielded.opened(1), "{board}");
+        assert_eq!(fielded.program("2", &["--install", "--crash"]), fielded.opened(2), "{board}");
+        for _ in 1..TRIES {
+            assert_eq!(fielded.start(&["--crash"]), fielded.opened(2), "{board}");
+        }
+        assert_eq!(fielded.start(&["--crash"]), fielded.opened(1), "{board}");
+        assert_eq!(fielded.boot(), fielded.opened(1), "{board}");
+    }
+}
+
+#[test]
+fn a_board_without_a_model_or_a_state_opens_nothing() {
+    for board in BOARDS {
+        let fielded = Fielded::new(board);
+        fielded.w.write("eeprom", [0xff; 8192]);
+        assert_eq!(fielded.program("1", &[]), refused(603, "Floor"), "{board}");
+        std::fs::remove_file(fielded.w.path("eeprom")).unwrap();
+        std::fs::remove_file(fielded.w.path("storage")).unwrap();
+        assert_eq!(fielded.boot(), refused(601, "Storage"), "{board}");
+    }
+}
+
+/// Ten cuts, and after each the old model boots. What has arrived isn't sent again.
+#[test]
+fn an_update_is_cut_ten_times_and_resumed() {
+    const CUTS: usize = 10;
+    let mut fielded = Fielded::new(WRITES);
+    assert_eq!(fielded.program("1", &[]), fielded.opened(1));
+    fielded.models[1] = std::fs::read(WAKE_WORD).unwrap();
+    seal(&fielded.w, WAKE_WORD, "long", "wake-word", "2", SUITES[0]);
+    grant(&fielded.w, "long", "derived", "long.grant", &[]);
+    let whole = fielded.w.read("long").len();
+    let update = ["--update", "long", "--update-grant", "long.grant"];
+    let sent_by = |cut: &[&str]| {
+        let (code, said, noise) = run(&fielded.w, WRITES, &[&fielded.chips()[..], &update, cut].concat());
+        let sent = noise.lines().find_map(|line| line.strip_suffix(" bytes were sent"));
+        let sent: usize = sent.unwrap_or_else(|| panic!("{said}{noise}")).parse().unwrap();
+        (code, said.lines().last().unwrap_or_default().to_owned(), sent)
+    };
+    let mut before = 0;
+    for cut in 0..CUTS {
+        // Each time about a block further.
+        let left = 5000 + cut * 83;
+        assert_eq!(sent_by(&["--cut", &left.to_string()]).0, 1);
+        before += left;
+        assert_eq!(fielded.boot(), fielded.opened(1), "after cut {cut}");
+    }
+    let (code, said, last) = sent_by(&[]);
+    assert_eq!((said, code), updated(2));
+    assert!(last < whole / 2, "{last} bytes were sent of {whole}");
+    assert_eq!(fielded.boot(), fielded.opened(2));
+    counted(&format!(
+        "update over the UART: {whole} bytes, cut {CUTS} times after {before} bytes in all, {last} more to finish it"
+    ));
+}
+
+#[test]
+fn an_update_that_does_not_verify_replaces_nothing() {
+    let fielded = Fielded::new(WRITES);
+    assert_eq!(fielded.program("2", &[]), fielded.opened(2));
+    let mut changed = fielded.w.read("3");
+    *changed.last_mut().unwrap() ^= 1;
+    fielded.w.write("4", changed);
+    std::fs::copy(fielded.w.path("3.grant"), fielded.w.path("4.grant")).unwrap();
+    assert_eq!(fielded.update("4", &[]), refused(336, "Root"));
+    assert_eq!(fielded.update("1", &[]), refused(409, "RolledBack"));
+    assert_eq!(fielded.boot(), fielded.opened(2));
+    // The right bytes: of the model one block is another.
+    assert_eq!(fielded.update("3", &[]), updated(3));
+    assert_eq!(fielded.boot(), fielded.opened(3));
+}
+
+#[test]
+fn a_new_grant_comes_alone() {
+    let fielded = Fielded::new(WRITES);
+    grant(&fielded.w, "1", "derived", "short", &["--not-before", "1000", "--not-after", "2000"]);
+    grant(&fielded.w, "1", "derived", "long", &["--not-before", "1000", "--not-after", "3000"]);
+    let short = ["--sealed", "1", "--grant", "short", "--time", "1500"];
+    assert_eq!(fielded.start(&short), fielded.opened(1));
+    assert_eq!(fielded.start(&["--time", "2500"]), refused(407, "Expired"));
+    assert_eq!(fielded.start(&["--time", "2500", "--update-grant", "short"]), refused(407, "Expired"));
+    assert_eq!(fielded.start(&["--time", "2500", "--update-grant", "long"]), updated(1));
+    assert_eq!(fielded.start(&["--time", "2500"]), fielded.opened(1));
+    assert_eq!(fielded.start(&["--time", "3000"]), refused(407, "Expired"));
+}
+
+/// Power is cut at one byte on the I2C bus after another, while a boot confirms an update: the state is the old or
+/// the new one, and something boots.
+#[test]
+fn power_is_cut_while_a_state_is_stored() {
+    const LIMITS: Limits = Limits { validity: None, floor: None };
+    let bench = Bench::new();
+    let model = bench.seal(BENCH_SUITES[1]);
+    let held = bench.grant(&model, "device-7", Wrap::DeviceKey, LIMITS);
+    let eeprom = bench.path("eeprom").into_os_string().into_string().unwrap();
+    let given = Given {
+        sealed: &model.sealed,
+        grant: &held.grant,
+        identity: &held.identity,
+        more: &["--state", &eeprom],
+    };
+    let boot = || {
+        let mut board = Probe::start(given);
+        board.run_past("opened ");
+    };
+    let before = {
+        Probe::start(given).cut();
+        std::fs::read(&eeprom).unwrap()
+    };
+    boot();
+    let after = std::fs::read(&eeprom).unwrap();
+    assert_ne!(before, after);
+    let (mut cuts, mut old) = (0, 0);
+    for byte in (1..).step_by(9) {
+        std::fs::write(&eeprom, &before).unwrap();
+        let mut board = Probe::start(given);
+        board.run_past("INFO every byte is authentic");
+        if !board.run_to_call("BitBang4send", byte) {
+            break;
+        }
+        board.cut();
+        cuts += 1;
+        old += usize::from(std::fs::read(&eeprom).unwrap() == before);
+        boot();
+        assert_eq!(std::fs::read(&eeprom).unwrap()[..64], after[..64], "after byte {byte}");
+    }
+    assert!(cuts > 5 && old > 0 && old < cuts, "{cuts} {old}");
+    counted(&format!(
+        "cuts of power on the board while it stored its state: {cuts}, {old} left the old one, none neither"
+    ));
+}
