@@ -1,11 +1,15 @@
-//! Opens sealed models on a device: no allocator, no unsafe. A port implements [`Device`], and that is all.
+//! Opens sealed models on a device: no allocator, no unsafe. A port implements [`Device`], and that is all; one
+//! that takes updates also says where its images are ([`slots::Slots`]).
 //!
 //! ```text
 //!  where the sealed model lies               what the board is              what the application gets
 //!  ───────────────────────────               ─────────────────              ─────────────────────────
 //!  the model's final memory ─▶ boot::boot ─┐
 //!                                          ├─▶ Device: id, line, secret, ─▶ Loaded ─▶ confirm
-//!  flash, SD card, … ───────▶ load::load ──┘   publisher, floor, clock                (raises the floor)
+//!  flash, SD card, … ───────▶ load::load ──┘   publisher, state, clock                (raises the floor)
+//!          ▲                       ▲
+//!          │ update::serve         └── slots::choose: the confirmed one, or one that is being tried
+//!  a serial line
 //! ```
 //!
 //! Both paths need the model's own memory, one buffer for the header and a few KiB of stack: the payload is
@@ -18,7 +22,9 @@
 //! - [`boot`](mod@boot): the sealed model already lies in the model's final memory
 //! - [`load`](mod@load): it is copied there from storage first
 //! - [`storage`]: reads the parts of a sealed model
-//! - [`state`]: keeps the floor through cuts of power
+//! - [`state`]: the floor, and what boots, through cuts of power; kept in an [`eeprom`] or in [`flash`]
+//! - [`slots`]: two places for an image and two for a grant: what this boot is to open
+//! - [`update`]: takes a new image or grant over a serial line, and verifies it before it is tried
 //! - [`provision`]: the bytes that a factory writes, and those that arrive with a model
 //!
 //! Deliberately absent: drivers (any [`ReadStorage`](embedded_storage::ReadStorage) will do), a file system, a

@@ -67,7 +67,13 @@ fn keep_grant(grant: &[u8], keep: &impl Fn(&str, &[u8])) {
     keep("board_grant", &delivery(2612, grant));
 }
 
+/// What a board is given: its surroundings, in which it is to run, and what was delivered.
 fn delivery(sealed_len: u64, grant: &[u8]) -> Vec<u8> {
-    let body = postcard::to_allocvec(&(sealed_len, Some(scene::NOW), grant)).unwrap();
-    [&b"\x89MSDLV\x1a\n"[..], &(body.len() as u16).to_le_bytes(), &body].concat()
+    let surroundings = postcard::to_allocvec(&(Some(scene::NOW), 0)).unwrap();
+    let delivery = postcard::to_allocvec(&(sealed_len, grant)).unwrap();
+    [encoded(b"\x89MSENV\x1a\n", &surroundings), encoded(b"\x89MSDLV\x1a\n", &delivery)].concat()
+}
+
+fn encoded(magic: &[u8; 8], body: &[u8]) -> Vec<u8> {
+    [&magic[..], &(body.len() as u16).to_le_bytes(), body].concat()
 }

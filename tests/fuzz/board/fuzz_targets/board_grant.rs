@@ -3,13 +3,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use modelseal_core::grant::{Grant, Wrapping};
-use modelseal_firmware::provision::{DELIVERY_MAX, Delivery};
+use modelseal_firmware::provision::{DELIVERY_MAX, Delivery, SURROUNDINGS_MAX, Surroundings};
 use modelseal_fuzz_board::run;
 use modelseal_fuzz_board::scene::{Genuine, VALIDITY, Wrap, models};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok((delivery, rest)) = Delivery::decode(bytes) else { return };
-    assert_eq!([delivery.encode(&mut [0; DELIVERY_MAX]).unwrap(), rest].concat(), bytes);
+    let Ok((surroundings, delivered)) = Surroundings::decode(bytes) else { return };
+    let Ok((delivery, rest)) = Delivery::decode(delivered) else { return };
+    let (mut first, mut second) = ([0; SURROUNDINGS_MAX], [0; DELIVERY_MAX]);
+    let again = [surroundings.encode(&mut first).unwrap(), delivery.encode(&mut second).unwrap(), rest];
+    assert_eq!(again.concat(), bytes);
     let grant = Grant::parse(delivery.grant).ok();
     let named = models()
         .iter()
@@ -19,16 +22,16 @@ fuzz_target!(|bytes: &[u8]| {
     let wrap = if hpke { Wrap::Hpke } else { Wrap::DeviceKey };
 
     let mut psram = [&genuine.sealed[..], &[0; 64]].concat();
-    let opened = run(&delivery, wrap, &mut psram).ok();
-    assert_eq!(opened, opens(&delivery, genuine, wrap).then_some(genuine.plain.len()));
+    let opened = run(&surroundings, &delivery, wrap, &mut psram).ok();
+    assert_eq!(opened, opens(surroundings.now, &delivery, genuine, wrap).then_some(genuine.plain.len()));
     let payload = genuine.parts.payload..genuine.sealed.len();
     let left = if opened.is_some() { &genuine.plain } else { &genuine.sealed[payload.clone()] };
     assert!(psram[payload.clone()] == *left || opened.is_none() && psram[payload] == vec![0; left.len()]);
 });
 
-fn opens(delivery: &Delivery<'_>, genuine: &Genuine, wrap: Wrap) -> bool {
+fn opens(now: Option<u64>, delivery: &Delivery<'_>, genuine: &Genuine, wrap: Wrap) -> bool {
     let good = |now| VALIDITY.not_before <= now && now < VALIDITY.not_after;
     genuine.grants[wrap as usize] == delivery.grant
-        && (wrap == Wrap::DeviceKey || delivery.now.is_some_and(good))
+        && (wrap == Wrap::DeviceKey || now.is_some_and(good))
         && delivery.sealed_len == genuine.sealed.len() as u64
 }

@@ -10,19 +10,25 @@ pub mod scene;
 use modelseal_core::Error;
 use modelseal_core::grant::{DeviceId, Grant};
 use modelseal_core::keys::Secret;
-use modelseal_core::open::FloorStore;
 use modelseal_core::sign::Publisher;
 use modelseal_firmware::Device;
-use modelseal_firmware::provision::Delivery;
+use modelseal_firmware::provision::{Delivery, Surroundings};
+use modelseal_firmware::state::{State, StateStore};
 
 use crate::scene::{DEVICE, FLOOR, LINE, Wrap, publisher};
 
 /// Opens what `psram` begins with. Gives the model's length, and leaves the model in `psram`.
-pub fn run(delivery: &Delivery<'_>, wrap: Wrap, psram: &mut [u8]) -> Result<usize, Error> {
+pub fn run(
+    surroundings: &Surroundings,
+    delivery: &Delivery<'_>,
+    wrap: Wrap,
+    psram: &mut [u8],
+) -> Result<usize, Error> {
     let length = usize::try_from(delivery.sealed_len).map_err(|_| Error::Memory)?;
     let sealed = psram.get_mut(..length).ok_or(Error::Memory)?;
+    let stored = Stored(State::first(FLOOR));
     let mut board =
-        Board { secret: wrap.secret(), publisher: publisher(), now: delivery.now, floor: Floor(FLOOR) };
+        Board { secret: wrap.secret(), publisher: publisher(), now: surroundings.now, stored };
     let opened = modelseal_firmware::boot(&mut board, Grant::parse(delivery.grant)?, sealed)?;
     Ok(opened.confirm(&mut board)?.len())
 }
@@ -31,7 +37,7 @@ struct Board {
     secret: Secret,
     publisher: Publisher,
     now: Option<u64>,
-    floor: Floor,
+    stored: Stored,
 }
 
 impl Device for Board {
@@ -51,8 +57,8 @@ impl Device for Board {
         &self.publisher
     }
 
-    fn floor(&mut self) -> &mut impl FloorStore {
-        &mut self.floor
+    fn state(&mut self) -> &mut impl StateStore {
+        &mut self.stored
     }
 
     fn now(&mut self) -> Option<u64> {
@@ -60,15 +66,15 @@ impl Device for Board {
     }
 }
 
-struct Floor(u64);
+struct Stored(State);
 
-impl FloorStore for Floor {
-    fn floor(&mut self) -> Result<u64, Error> {
+impl StateStore for Stored {
+    fn load(&mut self) -> Result<State, Error> {
         Ok(self.0)
     }
 
-    fn raise(&mut self, floor: u64) -> Result<(), Error> {
-        self.0 = floor;
+    fn store(&mut self, state: State) -> Result<(), Error> {
+        self.0 = state;
         Ok(())
     }
 }
