@@ -13,6 +13,7 @@
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
 //! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`rewrap`], [`depends`]: what a change of keys takes
+//! - [`update`]: bringing a device a new model or grant over its serial line
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
 //! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files are written
@@ -35,5 +36,6 @@ pub mod registry;
 pub mod rewrap;
 pub mod seal;
 pub mod state;
+pub mod update;
 
 pub use error::{Code, Error, Result};

@@ -3,14 +3,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
 use modelseal::grant::Limits;
 use modelseal_tests::bench::{Bench, SUITES as BENCH_SUITES, Wrap};
 use modelseal_tests::boards::{
-    BOARDS, SUITES, Verdict, enrol, grant, opened, refused, run, seal, start, updated,
+    BOARDS, BOOT, SUITES, Verdict, enrol, grant, opened, refused, run, seal, start, updated,
 };
 use modelseal_tests::probe::{Given, Probe};
 use modelseal_tests::workspace::WAKE_WORD;
 use modelseal_tests::{Workspace, counted};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// The one that can write its storage.
 const WRITES: &str = "mps2-an386";
@@ -172,6 +181,62 @@ fn a_new_grant_comes_alone() {
     assert_eq!(fielded.start(&["--time", "2500", "--update-grant", "long"]), updated(1));
     assert_eq!(fielded.start(&["--time", "2500"]), fielded.opened(1));
     assert_eq!(fielded.start(&["--time", "3000"]), refused(407, "Expired"));
+}
+
+/// A terminal at whose other end is the socket, as a serial adapter would be.
+fn terminal(socket: &Path) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let (mut near, mut far) = (File::from(master), UnixStream::connect(socket).unwrap());
+    let (mut back, mut to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+    // They end with the board.
+    std::thread::spawn(move || std::io::copy(&mut near, &mut far));
+    std::thread::spawn(move || std::io::copy(&mut back, &mut to));
+    name
+}
+
+/// As an operator does it, from another program.
+#[test]
+fn modelseal_brings_an_update() {
+    let fielded = Fielded::new(WRITES);
+    let w = &fielded.w;
+    assert_eq!(fielded.program("1", &[]), fielded.opened(1));
+    let brought = |over_a_terminal, arguments: &[&str]| {
+        let mut board = Command::new(BOOT)
+            .args(["--board", WRITES, "--serial", "serial"])
+            .args(fielded.chips())
+            .current_dir(w.dir())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !w.path("serial").exists() {
+            assert_eq!(board.try_wait().unwrap(), None);
+            sleep(Duration::from_millis(20));
+        }
+        let port = if over_a_terminal { terminal(&w.path("serial")) } else { "serial".to_owned() };
+        let command = ["--json", "device", "update", "--port", &port];
+        let run = w.run(w.device_command(&[&command[..], arguments].concat()), &[]);
+        std::fs::remove_file(w.path("serial")).unwrap();
+        if run.code != Some(0) {
+            // It waits for somebody who does better.
+            kill_process(Pid::from_child(&board), Signal::TERM).unwrap();
+        }
+        board.wait().unwrap();
+        run
+    };
+    let refused = brought(false, &["3", "--grant", "2.grant"]);
+    assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+    let newer = brought(true, &["2", "--grant", "2.grant"]);
+    assert_eq!(newer.code, Some(0), "{}", newer.stderr);
+    assert!(String::from_utf8_lossy(&newer.stdout).contains("\"version\":2"));
+    assert_eq!(fielded.boot(), fielded.opened(2));
+    let older = brought(false, &["1", "--grant", "1.grant"]);
+    assert_eq!(older.code, Some(4));
+    assert!(older.stderr.contains("RolledBack"), "{}", older.stderr);
+    assert_eq!(fielded.boot(), fielded.opened(2));
 }
 
 /// Power is cut at one byte on the I2C bus after another, while a boot confirms an update: the state is the old or

@@ -359,6 +359,26 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_name = "PEM")]
         publisher: PathBuf,
     },
+    /// Bring a device a sealed model and its grant over a serial line
+    ///
+    /// The device verifies both before anything is replaced, and tries them at its next boot. What was interrupted
+    /// goes on where it was when it is sent again. See docs/DEVICES.md for the device's side.
+    #[command(
+        after_help = "Examples:\n  modelseal device update wake-2.sealed --grant kitchen-7.grant --port /dev/ttyACM0\n  modelseal device update --grant kitchen-7-renewed.grant --port /dev/ttyACM0"
+    )]
+    Update {
+        /// The sealed model; without it, the grant is for the model that the device has
+        sealed: Option<PathBuf>,
+        /// The grant
+        #[arg(long, value_name = "FILE")]
+        grant: PathBuf,
+        /// The serial line, or a Unix socket
+        #[arg(long, value_name = "PATH")]
+        port: PathBuf,
+        /// The line's speed
+        #[arg(long, value_name = "BAUD", default_value_t = 115_200)]
+        baud: u32,
+    },
     /// Make the registry the vault's, where it is a copy from before all of its publisher keys were destroyed
     ///
     /// Check first that it isn't another vault's: grants for its devices would be made with keys that they don't have.

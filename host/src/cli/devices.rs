@@ -17,6 +17,7 @@ use crate::files::{self, Access, Existing, Output};
 use crate::identity::{Enrolment, Identity};
 use crate::pem;
 use crate::registry::{Device, DeviceKeyKind, Locked, Registry};
+use crate::update::Brought;
 
 const PUBLIC_KEY_MAX: u64 = 64 * 1024;
 const LINES_MAX: usize = 64;
@@ -29,6 +30,9 @@ pub(super) fn run(command: DeviceCommand, context: &Context<'_>) -> Result<()> {
         DeviceCommand::Enroll(args) => enroll(&args, context),
         DeviceCommand::Complete { identity, public_part } => complete(&identity, &public_part, context),
         DeviceCommand::Trust { identity, publisher } => trust(&identity, &publisher, context),
+        DeviceCommand::Update { sealed, grant, port, baud } => {
+            update(sealed.as_deref(), &grant, &port, baud, context)
+        }
         DeviceCommand::Adopt => adopt(context),
         DeviceCommand::List => list(context),
         DeviceCommand::Show { id } => show(&id, context),
@@ -195,6 +199,16 @@ fn trust(path: &Path, publisher: &Path, context: &Context<'_>) -> Result<()> {
 }
 
 /// There is nothing to check it by: whoever runs this says that the registry is the vault's.
+fn update(sealed: Option<&Path>, grant: &Path, port: &Path, baud: u32, context: &Context<'_>) -> Result<()> {
+    let brought = Brought::read(sealed, grant)?;
+    let bar = context.progress("sending", brought.len());
+    let version = brought.send(port, baud, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let object = json!({ "port": port, "version": version });
+    context
+        .show(&object, &format!("the device has verified version {version}, and tries it at its next boot"))
+}
+
 fn adopt(context: &Context<'_>) -> Result<()> {
     let path = context.registry()?;
     // Nobody is asked for the passphrase because of a registry that isn't there.
