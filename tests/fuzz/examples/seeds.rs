@@ -27,6 +27,7 @@ fn main() {
         genuine.grants.iter().for_each(|grant| {
             keep_grant(grant, &keep);
             keep("board_grant", &delivery(genuine.sealed.len() as u64, grant));
+            keep("board_update", &update(&genuine.sealed, grant));
         });
     }
     for text in URIS {
@@ -72,6 +73,19 @@ fn delivery(sealed_len: u64, grant: &[u8]) -> Vec<u8> {
     let surroundings = postcard::to_allocvec(&(Some(scene::NOW), 0)).unwrap();
     let delivery = postcard::to_allocvec(&(sealed_len, grant)).unwrap();
     [encoded(b"\x89MSENV\x1a\n", &surroundings), encoded(b"\x89MSDLV\x1a\n", &delivery)].concat()
+}
+
+/// Everything that a sender says who is never answered: kinds of request and of part by their numbers.
+fn update(sealed: &[u8], grant: &[u8]) -> Vec<u8> {
+    let delivered = encoded(b"\x89MSDLV\x1a\n", &postcard::to_allocvec(&(sealed.len() as u64, grant)).unwrap());
+    let mut said = postcard::to_allocvec(&(0u8, Some(sealed.len() as u32))).unwrap();
+    for (part, bytes) in [(0u8, sealed), (1u8, &delivered[..])] {
+        for (offset, piece) in (0u32..).step_by(256).zip(bytes.chunks(256)) {
+            said.extend(postcard::to_allocvec(&(2u8, part, offset, piece)).unwrap());
+        }
+    }
+    said.push(3);
+    said
 }
 
 fn encoded(magic: &[u8; 8], body: &[u8]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 #[path = "../../../src/format.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 pub mod forge;
+pub mod places;
 #[path = "../../src/scene.rs"]
 #[allow(dead_code, reason = "the other targets use all of it")]
 pub mod scene;
@@ -26,18 +27,23 @@ pub fn run(
 ) -> Result<usize, Error> {
     let length = usize::try_from(delivery.sealed_len).map_err(|_| Error::Memory)?;
     let sealed = psram.get_mut(..length).ok_or(Error::Memory)?;
-    let stored = Stored(State::first(FLOOR));
-    let mut board =
-        Board { secret: wrap.secret(), publisher: publisher(), now: surroundings.now, stored };
+    let mut board = Board { now: surroundings.now, ..board(wrap) };
     let opened = modelseal_firmware::boot(&mut board, Grant::parse(delivery.grant)?, sealed)?;
     Ok(opened.confirm(&mut board)?.len())
 }
 
-struct Board {
+/// A board as its factory leaves it.
+pub fn board(wrap: Wrap) -> Board {
+    Board { secret: wrap.secret(), publisher: publisher(), now: None, stored: Stored(State::first(FLOOR)) }
+}
+
+/// The board, as far as its one line is concerned.
+pub struct Board {
     secret: Secret,
     publisher: Publisher,
     now: Option<u64>,
-    stored: Stored,
+    /// Its state.
+    pub stored: Stored,
 }
 
 impl Device for Board {
@@ -66,7 +72,8 @@ impl Device for Board {
     }
 }
 
-struct Stored(State);
+/// A state in RAM.
+pub struct Stored(State);
 
 impl StateStore for Stored {
     fn load(&mut self) -> Result<State, Error> {
