@@ -145,8 +145,10 @@ impl<L: Read + Write> Link<L> {
         let mut bytes = [0; MESSAGE_MAX];
         // Every message fits: MESSAGE_MAX is the longest.
         let len = pack(number, message, &mut bytes).unwrap_or_default();
-        let mut frame = [END; FRAME_MAX];
+        let mut frame = [0; FRAME_MAX];
         let end = cobs::encode(bytes.get(..len).unwrap_or_default(), &mut frame);
+        // The encoder may have written there.
+        frame.get_mut(end..).unwrap_or_default().fill(END);
         self.line.write_all(frame.get(..=end).unwrap_or_default()).map_err(Broken::Line)?;
         self.line.flush().map_err(Broken::Line)
     }
@@ -168,3 +170,6 @@ fn unpack(frame: &mut [u8]) -> Option<(u8, usize)> {
     let number = *message.first()?;
     (CRC.checksum(message).to_le_bytes() == *crc).then_some((number, message.len()))
 }
+
+#[cfg(test)]
+mod tests;
