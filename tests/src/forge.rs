@@ -95,6 +95,9 @@ pub fn master_key(version: u32) -> [u8; 32] {
     blake3::derive_key("modelseal tests: master key", &version.to_le_bytes())
 }
 
+/// The fleet key of every vault file of this forge.
+pub const FLEET_KEY: [u8; 32] = [0xf1; 32];
+
 /// The publisher's key of every vault file of this forge.
 pub fn publisher_key() -> ed25519_dalek::SigningKey {
     ed25519_dalek::SigningKey::from_bytes(&[0x51; 32])
@@ -103,7 +106,7 @@ pub fn publisher_key() -> ed25519_dalek::SigningKey {
 /// A vault file with master keys of these versions, one fleet and one publisher key. A file says itself what its
 /// passphrase costs: here, next to nothing.
 pub fn vault_file(passphrase: &str, masters: &[u32]) -> String {
-    let others = [(2u8, 1u32, 1u8, [0xf1; 32]), (3, 1, 2, publisher_key().to_bytes())];
+    let others = [(2u8, 1u32, 1u8, FLEET_KEY), (3, 1, 2, publisher_key().to_bytes())];
     let masters = masters.iter().map(|version| (1, *version, 1, master_key(*version)));
     let mut keys = postcard::to_allocvec(&masters.chain(others).collect::<Vec<_>>()).unwrap();
     let (salt, nonce, mut key) = ([0x5a; 16], [0u8; 12], [0; 32]);

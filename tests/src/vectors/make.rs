@@ -215,6 +215,12 @@ pub(super) fn okm(content: &[u8; 32], subject: &[u8]) -> [u8; 76] {
     forge::expand(content, &[&b"modelseal/v1/payload\0"[..], &Sha256::digest(subject)].concat())
 }
 
+/// Of chunk `i`.
+fn nonce(base: &[u8], i: u64) -> Vec<u8> {
+    let counter = [&[0; 4][..], &i.to_be_bytes()].concat();
+    base.iter().zip(counter).map(|(base, counter)| base ^ counter).collect()
+}
+
 /// Index and payload.
 pub(super) fn encrypt(subject: &[u8], content: &[u8; 32], plain: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let header = [&[0; 16], subject].concat();
@@ -314,9 +320,12 @@ impl Model {
 
     pub(super) fn content_values(&self, case: Case) -> Case {
         let okm = okm(&self.content, self.subject());
+        let chunks = (self.spec.length as u64).div_ceil(1 << self.spec.chunk_log2);
         case.value("content_key", &self.content)
+            .value("subject_hash", &Sha256::digest(self.subject()))
             .value("payload_key", &okm[..32])
             .value("base_nonce", &okm[32..44])
+            .value("last_nonce", &nonce(&okm[32..44], chunks - 1))
             .value("commitment", &okm[44..])
     }
 

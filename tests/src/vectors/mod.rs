@@ -2,7 +2,7 @@
 //!
 //! - [`Case`]: one case, as JSON
 //! - `make`, `scene`: models and grants, from the specification
-//! - `opens`: what must open
+//! - `opens`: what must open; `derives`: keys that are derived for devices
 //! - `shape`, `shape_of_grants`: what doesn't parse
 //! - `collide`: what opens under two keys
 //! - `signed`, `granted`, `sealed`: what parses and is refused by signatures and keys, by terms, by the payload
@@ -10,6 +10,7 @@
 //! Everything is the same at each run. What is expected is stated case by case, and is never what a reader said.
 
 mod collide;
+mod derives;
 mod granted;
 mod make;
 mod opens;
@@ -31,6 +32,7 @@ pub const LAYERS: [&str; 8] =
 pub fn all() -> Vec<Case> {
     [
         opens::cases(),
+        derives::cases(),
         shape::cases(),
         shape_of_grants::cases(),
         signed::cases(),
@@ -74,11 +76,24 @@ pub struct Case {
     /// The X25519 public key to check, as hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// From which the device's key is derived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Fleet>,
     /// What must come out.
     pub expect: Expect,
     /// What a correct reader computes on the way, as hex.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,
+}
+
+/// A fleet key, and the device that a key is derived for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fleet {
+    /// 32 bytes as hex.
+    pub key: String,
+    /// The device's id.
+    pub device: String,
 }
 
 /// A publisher's public key.
@@ -206,6 +221,7 @@ impl Case {
             device: None,
             vault: None,
             key: None,
+            fleet: None,
             expect: Expect::Accepted(true),
             values: BTreeMap::new(),
         }

@@ -206,17 +206,27 @@ impl Scene {
         self.compare_with_core(&wrapping);
         let mut case = self.case(name, comment).value("terms", &terms).value("leaf", &self.leaf(&wrapping));
         case = self.model.content_values(self.model.header_values(case));
+        case = case.value("terms_hash", &Sha256::digest(&terms));
         case = match self.wrap {
             Wrap::DeviceKey => {
                 let okm = grant_okm(&self.secret, &bytes("salt"), &terms, &self.id);
                 case.value("grant_key", &okm[..32]).value("grant_nonce", &okm[32..])
             }
-            Wrap::Hpke => case
+            Wrap::Hpke => self
+                .hpke_values(case, &wrapping)
                 .value("info", &info(&self.id))
                 .value("grants_signed_bytes", &grants_message(&self.root(self.leaf(&wrapping)))),
         };
         let floor: u64 = postcard::from_bytes(self.terms.get("floor")).unwrap();
         case.opened(&self.model.plain, Some(floor.max(self.device.floor.unwrap().0)))
+    }
+
+    fn hpke_values(&self, case: Case, wrapping: &Fields) -> Case {
+        let encapsulated = wrapping.get("first").try_into().unwrap();
+        let keys = forge::hpke_keys(self.model.spec.suite, &self.secret, encapsulated, &self.id);
+        case.value("shared_secret", &keys.shared)
+            .value("hpke_key", &keys.key)
+            .value("hpke_nonce", &keys.nonce)
     }
 
     fn compare_with_core(&self, wrapping: &Fields) {

@@ -10,8 +10,21 @@ from typing import Any
 
 from blake3 import blake3
 
-from .grant import DeviceKeyWrapping, Grant, grants_signed_bytes, parse_grant
-from .keys import check_x25519, grant_keys, hpke_info, open_slots, payload_keys, unwrap_device_key, unwrap_hpke
+from .grant import DeviceKeyWrapping, Grant, HpkeWrapping, grants_signed_bytes, parse_grant
+from .keys import (
+    check_x25519,
+    chunk_nonce,
+    device_key,
+    grant_keys,
+    hpke_decap,
+    hpke_info,
+    hpke_key_schedule,
+    open_slots,
+    payload_keys,
+    sha256,
+    unwrap_device_key,
+    unwrap_hpke,
+)
 from .opening import Device, Opened, open_with_grant, open_with_vault, verify
 from .refusal import Refused
 from .sealed import Sealed, parse_sealed, parse_stored
@@ -79,6 +92,8 @@ def operate(case: Case) -> Opened | None:
             check_x25519(bytes.fromhex(case["key"]))
         case "check-publisher-key":
             check_publisher_key(case)
+        case "derive-device-key":
+            device_key(bytes.fromhex(case["fleet"]["key"]), case["fleet"]["device"])
         case operation:
             raise ValueError(f"unknown operation {operation}")
     return None
@@ -134,10 +149,12 @@ def optional(fields: Case, name: str, convert: Any) -> Any:
 def computed_values(case: Case) -> dict[str, bytes]:
     """Every value that can be computed from what the case gives, by its name in the cases."""
     values: dict[str, bytes] = {}
+    if "fleet" in case:
+        values["device_key"] = device_key(bytes.fromhex(case["fleet"]["key"]), case["fleet"]["device"])
     with suppress(Refused):
         if "grant" in case:
             granted = parse_grant(grant(case))
-            values |= {"terms": granted.terms_bytes, "leaf": granted.leaf}
+            values |= {"terms": granted.terms_bytes, "leaf": granted.leaf, "terms_hash": sha256(granted.terms_bytes)}
             if granted.path is not None:
                 values["grants_signed_bytes"] = grants_signed_bytes(granted.path.root(granted.leaf))
         if "sealed" in case:
@@ -162,9 +179,13 @@ def header_values(model: Sealed) -> dict[str, bytes]:
 
 def grant_values(model: Sealed, granted: Grant, reader: Device) -> dict[str, bytes]:
     if not isinstance(granted.wrapping, DeviceKeyWrapping):
-        return {"info": hpke_info(model.model_id)} | content_values(
-            model, unwrap_hpke(granted, model.model_id, reader.x25519)
-        )
+        assert isinstance(granted.wrapping, HpkeWrapping) and reader.x25519 is not None
+        info = hpke_info(model.model_id)
+        shared = hpke_decap(granted.wrapping.encapsulated, reader.x25519)
+        key, nonce = hpke_key_schedule(granted.terms.suite, shared, info)
+        content_key = unwrap_hpke(granted, model.model_id, reader.x25519)
+        values = {"info": info, "shared_secret": shared, "hpke_key": key, "hpke_nonce": nonce}
+        return values | content_values(model, content_key)
     assert reader.device_key is not None
     key, nonce = grant_keys(reader.device_key, granted, model.model_id)
     content_key = unwrap_device_key(granted, model.model_id, reader.device_key)
@@ -175,6 +196,8 @@ def content_values(model: Sealed, content_key: bytes) -> dict[str, bytes]:
     keys = payload_keys(content_key, model.subject)
     return {
         "content_key": content_key,
+        "subject_hash": sha256(model.subject),
+        "last_nonce": chunk_nonce(keys.base_nonce, len(model.chaining_values) - 1),
         "payload_key": keys.key,
         "base_nonce": keys.base_nonce,
         "commitment": keys.commitment,
