@@ -79,7 +79,23 @@ impl Deadline {
         operation: &'static str,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.wait(operation, self.limit, work)
+        self.wait(operation, self.limit, None, work)
+    }
+
+    /// The same for many operations in a row, each of which has the whole time: `work` says when one is done.
+    fn within_each<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&dyn Fn()) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let taken = steps.clone();
+        let work = move || {
+            work(&|| {
+                taken.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        self.wait(operation, self.limit, Some(&steps), work)
     }
 
     /// The same for what is many operations.
@@ -88,13 +104,14 @@ impl Deadline {
         operation: &'static str,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.wait(operation, self.limit.saturating_mul(MANY), work)
+        self.wait(operation, self.limit.saturating_mul(MANY), None, work)
     }
 
     fn wait<T: Send + 'static>(
         &self,
         operation: &'static str,
         limit: Duration,
+        steps: Option<&AtomicUsize>,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         if self.process != std::process::id() {
@@ -109,7 +126,7 @@ impl Deadline {
         let (job, answer) = job(work, state.clone());
         let crashed = || Error::Failed(operation, "the thread that called the module has ended".into());
         worker.send(job).map_err(|_| crashed())?;
-        match answer.recv_timeout(limit) {
+        match receive(&answer, limit, steps) {
             Err(RecvTimeoutError::Timeout) if give_up(&state) => {
                 self.stuck.fetch_add(1, Ordering::SeqCst);
                 worker.abandon();
@@ -127,6 +144,22 @@ impl Deadline {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for an answer, and begins anew as long as steps are taken.
+fn receive<T>(
+    answer: &Receiver<T>,
+    limit: Duration,
+    steps: Option<&AtomicUsize>,
+) -> Result<T, RecvTimeoutError> {
+    let taken = || steps.map_or(0, |steps| steps.load(Ordering::SeqCst));
+    loop {
+        let before = taken();
+        match answer.recv_timeout(limit) {
+            Err(RecvTimeoutError::Timeout) if taken() != before => {}
+            received => return received,
+        }
     }
 }
 
@@ -252,7 +285,10 @@ impl Backend for Timed {
 
     fn cmacs(&self, fleet: u32, messages: &[Vec<u8>]) -> Result<Vec<Zeroizing<[u8; 16]>>, Error> {
         let (token, messages) = (self.token.clone(), messages.to_vec());
-        self.deadline.within_many(CMAC, move || token.cmacs(fleet, &messages))
+        self.deadline.within_each(CMAC, move |done| {
+            let each = messages.iter().map(|message| token.cmac(fleet, message).inspect(|_| done()));
+            each.collect()
+        })
     }
 
     fn sign(&self, publisher: u32, message: &[u8]) -> Result<Signature, Error> {
@@ -299,4 +335,35 @@ fn boxed<const N: usize>(secret: &[u8; N]) -> Box<Zeroizing<[u8; N]>> {
     let mut place = Box::new(Zeroizing::new([0; N]));
     place.copy_from_slice(secret);
     place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deadline() -> Deadline {
+        Deadline {
+            limit: Duration::from_millis(400),
+            idle: Mutex::default(),
+            stuck: AtomicUsize::new(0),
+            process: std::process::id(),
+        }
+    }
+
+    #[test]
+    fn each_of_many_operations_has_the_whole_time() {
+        let slow = |steps: bool| {
+            deadline().within_each("trying", move |done| {
+                for _ in 0..12 {
+                    std::thread::sleep(Duration::from_millis(100));
+                    if steps {
+                        done();
+                    }
+                }
+                Ok(())
+            })
+        };
+        assert!(slow(true).is_ok());
+        assert!(matches!(slow(false), Err(Error::NoAnswer("trying", 0))));
+    }
 }
