@@ -7,7 +7,7 @@ use crate::Workspace;
 /// The script.
 pub const BOOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/boot");
 /// Every board that it knows.
-pub const BOARDS: [&str; 1] = ["mps2-an386"];
+pub const BOARDS: [&str; 2] = ["mps2-an386", "lm3s6965evb"];
 /// The suites by the names that the program gives them.
 pub const SUITES: [&str; 2] = ["aes-256-gcm", "chacha20-poly1305"];
 

@@ -20,9 +20,20 @@ pub fn write_card(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
     let mut partition = Partition::new(card)?;
     format_volume(&mut partition, FormatVolumeOptions::new().fat_type(FatType::Fat16))?;
     partition.rewind()?;
+    put_into(partition, files)
+}
+
+/// Puts these files into a card's root, in place of those that have their names.
+pub fn put(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
+    put_into(Partition::new(File::options().read(true).write(true).open(path)?)?, files)
+}
+
+fn put_into(partition: Partition, files: &[(&str, &[u8])]) -> io::Result<()> {
     let volume = FileSystem::new(partition, FsOptions::new())?;
     for (name, bytes) in files {
-        volume.root_dir().create_file(name)?.write_all(bytes)?;
+        let mut file = volume.root_dir().create_file(name)?;
+        file.truncate()?;
+        file.write_all(bytes)?;
     }
     volume.unmount()
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! board provision --identity I [--sealed S] [--line L] [--time T] [--purpose run|crash|update] --out FILE
 //! board eeprom --identity I --out FILE
+//! board storage --board B --out FILE
 //! board program --board B --eeprom FILE --storage FILE --sealed S --grant G [--install yes]
 //! board send --socket S --grant G [--sealed S] [--cut BYTES]
 //! board log --elf ELF
@@ -37,10 +38,11 @@ fn run() -> Result<(), Failure> {
     match command.as_str() {
         "provision" => provision::provision(&options),
         "eeprom" => provision::eeprom(&options),
+        "storage" => program::storage(&options),
         "program" => program::program(&options),
         "send" => send::send(&options),
         "log" => log::log(&options),
-        _ => Err("the commands are provision, eeprom, program, send and log".into()),
+        _ => Err("the commands are provision, eeprom, storage, program, send and log".into()),
     }
 }
 

@@ -10,9 +10,14 @@ use modelseal_firmware::provision::{DELIVERED_GRANT_MAX, Delivery};
 use modelseal_firmware::state::{Choice, Slot, State, StateStore, TRIES, Trial};
 use modelseal_firmware::storage::GRANT_BUFFER;
 
+use modelseal_tests::sdcard;
+
 use crate::Failure;
 use crate::chips::Chip;
 use crate::options::Options;
+
+const MPS2: &str = "mps2-an386";
+const LM3S: &str = "lm3s6965evb";
 
 /// Writes both where the board looks for what it boots; or where an update would go, to be tried.
 pub(crate) fn program(options: &Options) -> Result<(), Failure> {
@@ -24,9 +29,21 @@ pub(crate) fn program(options: &Options) -> Result<(), Failure> {
     let sealed = std::fs::read(options.require("sealed")?)?;
     let grant = read_grant(options)?;
     match options.require("board")? {
-        "mps2-an386" => mps2(options, choice, &sealed, &grant),
+        MPS2 => mps2(options, choice, &sealed, &grant),
+        LM3S => lm3s(options, choice, &sealed, &grant),
         board => Err(format!("unknown board {board}").into()),
     }
+}
+
+/// A board's storage with nothing in it.
+pub(crate) fn storage(options: &Options) -> Result<(), Failure> {
+    let out = Path::new(options.require("out")?);
+    match options.require("board")? {
+        MPS2 => File::create_new(out)?.set_len(16 << 20)?,
+        LM3S => sdcard::write_card(out, &[])?,
+        board => return Err(format!("unknown board {board}").into()),
+    }
+    Ok(())
 }
 
 /// As much of a grant as is delivered.
@@ -67,4 +84,12 @@ fn mps2(options: &Options, choice: Choice, sealed: &[u8], grant: &[u8]) -> Resul
     let beside = beside.encode(&mut buffer).map_err(modelseal::Error::from)?;
     Chip::open(Path::new(options.require("eeprom")?))?.write(delivery, beside)?;
     Ok(())
+}
+
+/// The files' names are in firmware/boards/lm3s6965evb/src/places.rs.
+fn lm3s(options: &Options, choice: Choice, sealed: &[u8], grant: &[u8]) -> Result<(), Failure> {
+    let image = if choice.image == Slot::A { "A.SLD" } else { "B.SLD" };
+    let beside = if choice.grant == Slot::A { "A.GRT" } else { "B.GRT" };
+    let card = Path::new(options.require("storage")?);
+    Ok(sdcard::put(card, &[(image, sealed), (beside, grant)])?)
 }
