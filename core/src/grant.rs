@@ -14,10 +14,11 @@ use zeroize::Zeroizing;
 use crate::chunk::{ChunkCipher, Portable};
 use crate::error::Error;
 use crate::keys::{ContentKey, DeviceKey, GRANTS, TAG_LEN, X25519Secret};
-use crate::manifest::{Suite, strict};
+use crate::manifest::Suite;
 use crate::open::Unwrapped;
 use crate::sealed::{FORMAT_VERSION, ModelId};
-use crate::sign::{Publisher, Signature, Verified};
+use crate::sign::{ANY_ALGORITHM, Publisher, SIGNATURE_LEN, Signature, Verified};
+use crate::strict::Reader;
 #[cfg(feature = "x25519")]
 use crate::x25519;
 
@@ -37,6 +38,7 @@ pub struct DeviceId<'a>(&'a str);
 
 impl<'a> DeviceId<'a> {
     /// Checks the bounds.
+    #[inline(never)]
     pub fn new(id: &'a str) -> Result<Self, Error> {
         let spelt = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if (1..=32).contains(&id.len()) && spelt { Ok(Self(id)) } else { Err(Error::DeviceId) }
@@ -55,6 +57,12 @@ pub struct Validity {
     pub not_before: u64,
     /// The second after the last.
     pub not_after: u64,
+}
+
+impl Validity {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { not_before: reader.number()?, not_after: reader.number()? })
+    }
 }
 
 /// What a grant allows (6.2), field by field in the order of the encoding.
@@ -81,6 +89,16 @@ impl<'a> Terms<'a> {
         Self { suite: subject.suite, model: header.id(), device, floor: subject.version, validity: None }
     }
 
+    fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        Some(Self {
+            suite: Suite::try_from(reader.byte()?).ok()?,
+            model: ModelId::read(reader)?,
+            device: DeviceId(reader.text()?),
+            floor: reader.number()?,
+            validity: if reader.is_some()? { Some(Validity::read(reader)?) } else { None },
+        })
+    }
+
     /// The bounds of 6.2.
     fn check(&self) -> Result<(), Error> {
         DeviceId::new(self.device.0)?;
@@ -92,7 +110,7 @@ impl<'a> Terms<'a> {
 }
 
 /// The wrapped content key (6.1). The AEAD is the suite's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wrapping {
     /// For a device that shares a key with the vault (6.3).
     DeviceKey {
@@ -114,6 +132,24 @@ pub enum Wrapping {
     },
 }
 
+/// [`Wrapping`], where it lies in a grant.
+#[derive(Clone, Copy, Debug)]
+struct Wrapped<'a> {
+    hpke: bool,
+    /// The salt, or the encapsulated key.
+    first: &'a [u8; 32],
+    ciphertext: &'a [u8; 32],
+    tag: &'a [u8; TAG_LEN],
+}
+
+impl<'a> Wrapped<'a> {
+    fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        // Of two kinds, as of two options.
+        let hpke = reader.is_some()?;
+        Some(Self { hpke, first: reader.array()?, ciphertext: reader.array()?, tag: reader.array()? })
+    }
+}
+
 /// The publisher's signature over the root of a tree in which this grant is a leaf (6.5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathSignature {
@@ -125,7 +161,23 @@ pub struct PathSignature {
     pub sides: u16,
 }
 
-impl PathSignature {
+/// [`PathSignature`], where it lies in a grant.
+#[derive(Clone, Copy, Debug)]
+struct Path<'a> {
+    signature: &'a [u8; SIGNATURE_LEN],
+    siblings: &'a [[u8; 32]],
+    sides: u16,
+}
+
+impl<'a> Path<'a> {
+    fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        let signature = reader.array()?;
+        let siblings = reader.length(SIBLINGS_MAX)?;
+        let siblings = reader.arrays(siblings)?;
+        let sides = u16::try_from(reader.number()?).ok()?;
+        Some(Self { signature, siblings, sides })
+    }
+
     /// From the leaf up to the root.
     fn root(&self, leaf: [u8; 32]) -> [u8; 32] {
         self.siblings.iter().enumerate().fold(leaf, |node, (i, sibling)| {
@@ -141,6 +193,7 @@ impl PathSignature {
 }
 
 /// (6.5) `node = BLAKE3(0x01 || left || right)`, in a tree of grants.
+#[inline(never)]
 pub fn grants_node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     *blake3::Hasher::new().update(&[1]).update(left).update(right).finalize().as_bytes()
 }
@@ -159,13 +212,14 @@ pub fn grants_message(root: &[u8; 32]) -> [u8; GRANTS.len() + 32] {
 pub struct Grant<'a> {
     terms: Terms<'a>,
     terms_bytes: &'a [u8],
-    wrapping: Wrapping,
+    wrapping: Wrapped<'a>,
     wrapping_bytes: &'a [u8],
-    signature: Option<PathSignature>,
+    path: Option<Path<'a>>,
 }
 
 impl<'a> Grant<'a> {
     /// Reads a whole grant, in the order of 6.1; nothing may follow.
+    #[inline(never)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
         let (prefix, body) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
         let length = Self::body_len(prefix)?;
@@ -175,20 +229,30 @@ impl<'a> Grant<'a> {
             _ => {}
         }
         Suite::try_from(*body.first().ok_or(Error::Truncated)?)?;
-        let (terms, terms_bytes, rest) = strict::<Terms<'_>>(body).ok_or(Error::GrantEncoding)?;
-        let (wrapping, wrapping_bytes, rest) = strict::<Wrapping>(rest).ok_or(Error::GrantEncoding)?;
-        let (signature, _, rest) = strict::<Option<PathSignature>>(rest).ok_or(Error::GrantEncoding)?;
-        if !rest.is_empty() {
-            return Err(Error::GrantEncoding);
+        let grant = Self::read(body).ok_or(Error::GrantEncoding)?;
+        grant.check()?;
+        Ok(grant)
+    }
+
+    /// What the parts demand of each other, once each has been read.
+    fn check(&self) -> Result<(), Error> {
+        self.terms.check()?;
+        match self.path {
+            path if path.is_some() != self.wrapping.hpke => Err(Error::GrantForm),
+            Some(path) if path.has_stray_bits() => Err(Error::GrantPath),
+            _ => Ok(()),
         }
-        terms.check()?;
-        if signature.is_some() != matches!(wrapping, Wrapping::Hpke { .. }) {
-            return Err(Error::GrantForm);
-        }
-        if signature.as_ref().is_some_and(PathSignature::has_stray_bits) {
-            return Err(Error::GrantPath);
-        }
-        Ok(Self { terms, terms_bytes, wrapping, wrapping_bytes, signature })
+    }
+
+    pub(crate) fn read(body: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let terms = Terms::read(&mut reader)?;
+        let terms_bytes = reader.read_of(body)?;
+        let rest = reader.rest();
+        let wrapping = Wrapped::read(&mut reader)?;
+        let wrapping_bytes = reader.read_of(rest)?;
+        let path = if reader.is_some()? { Some(Path::read(&mut reader)?) } else { None };
+        reader.rest().is_empty().then_some(Self { terms, terms_bytes, wrapping, wrapping_bytes, path })
     }
 
     /// Reads the prefix (6.1) and gives the length of what follows, for readers that fetch one after the
@@ -215,20 +279,36 @@ impl<'a> Grant<'a> {
     }
 
     /// The wrapping.
-    pub fn wrapping(&self) -> &Wrapping {
-        &self.wrapping
+    pub fn wrapping(&self) -> Wrapping {
+        let Wrapped { hpke, first, ciphertext, tag } = self.wrapping;
+        if hpke {
+            Wrapping::Hpke { encapsulated: *first, ciphertext: *ciphertext, tag: *tag }
+        } else {
+            Wrapping::DeviceKey { salt: *first, ciphertext: *ciphertext, tag: *tag }
+        }
+    }
+
+    /// Whether it is wrapped for a private key, and not for a device key.
+    pub fn is_hpke(&self) -> bool {
+        self.wrapping.hpke
     }
 
     /// The signature, which only a grant wrapped with HPKE has.
-    pub fn signature(&self) -> Option<&PathSignature> {
-        self.signature.as_ref()
+    pub fn signature(&self) -> Option<PathSignature> {
+        self.path.map(|path| PathSignature {
+            signature: Signature::from_bytes(path.signature),
+            // `collect` can't overflow: no grant with more siblings is read.
+            siblings: path.siblings.iter().copied().collect(),
+            sides: path.sides,
+        })
     }
 
     /// Checks the publisher's signature (6.5).
-    pub fn verify(self, publisher: &Publisher) -> Result<Verified<Self>, Error> {
-        let signature = self.signature.clone().ok_or(Error::GrantSignature)?;
-        let message = grants_message(&signature.root(leaf(self.terms_bytes, self.wrapping_bytes)));
-        publisher.verify(self, &message, &signature.signature).ok_or(Error::GrantSignature)
+    pub fn verify(&self, publisher: &Publisher) -> Result<Verified<&Self>, Error> {
+        let path = self.path.filter(|_| ANY_ALGORITHM).ok_or(Error::GrantSignature)?;
+        let root = path.root(leaf(self.terms_bytes, self.wrapping_bytes));
+        let signature = Signature::from_bytes(path.signature);
+        publisher.verify(self, &[GRANTS, &root], &signature).ok_or(Error::GrantSignature)
     }
 
     /// (6.3) Unwraps with a device key, which authenticates the grant: the key is derived from the terms,
@@ -240,7 +320,7 @@ impl<'a> Grant<'a> {
         key: &DeviceKey,
         model: &ModelId,
     ) -> Result<ContentKey, Error> {
-        let Wrapping::DeviceKey { salt, ciphertext, tag } = &self.wrapping else {
+        let Wrapped { hpke: false, first: salt, ciphertext, tag } = self.wrapping else {
             return Err(Error::GrantKey);
         };
         let key = key.grant_key(salt, self.terms_bytes, model)?;
@@ -257,7 +337,7 @@ impl<'a> Grant<'a> {
         key: &X25519Secret,
         model: &ModelId,
     ) -> Result<ContentKey, Error> {
-        let Wrapping::Hpke { encapsulated, ciphertext, tag } = &self.wrapping else {
+        let Wrapped { hpke: true, first: encapsulated, ciphertext, tag } = self.wrapping else {
             return Err(Error::GrantKey);
         };
         let mut content = Zeroizing::new(*ciphertext);
@@ -274,6 +354,7 @@ impl<'a> Grant<'a> {
 }
 
 /// (6.5) `leaf = BLAKE3(0x00 || terms || wrapping)`
+#[inline(never)]
 fn leaf(terms: &[u8], wrapping: &[u8]) -> [u8; 32] {
     *blake3::Hasher::new().update(&[0]).update(terms).update(wrapping).finalize().as_bytes()
 }

@@ -42,7 +42,6 @@ pub const TAG_LEN: usize = 16;
 
 /// 32 random bytes that encrypt one sealed model. Holding one proves possession only: which model it
 /// belongs to is settled by the commitment.
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct ContentKey([u8; KEY_LEN]);
 
 impl ContentKey {
@@ -66,7 +65,7 @@ impl ContentKey {
     /// HKDF-Expand(content key, "modelseal/v1/payload\0" || SHA-256(subject), 76 bytes)`
     pub(crate) fn derive(&self, subject: &[u8]) -> Result<PayloadKeys, Error> {
         let mut okm = Zeroizing::new([0; KEY_LEN + NONCE_LEN + 32]);
-        expand(&self.0, &[PAYLOAD, &Sha256::digest(subject)], okm.as_mut())?;
+        expand(&self.0, &[PAYLOAD, &sha256(subject)], okm.as_mut())?;
         let mut keys = PayloadKeys { key: [0; KEY_LEN], base_nonce: [0; NONCE_LEN], commitment: [0; 32] };
         let (key, rest) = okm.split_at(KEY_LEN);
         let (nonce, commitment) = rest.split_at(NONCE_LEN);
@@ -78,7 +77,6 @@ impl ContentKey {
 }
 
 /// What one content key and one subject give (3.1): the key and base nonce of the chunks, and the commitment.
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct PayloadKeys {
     pub(crate) key: [u8; KEY_LEN],
     base_nonce: [u8; NONCE_LEN],
@@ -88,16 +86,13 @@ pub(crate) struct PayloadKeys {
 impl PayloadKeys {
     /// (3.2) `nonce(i) = base nonce XOR (four zero bytes || i as unsigned 64-bit big-endian)`
     pub(crate) fn nonce(&self, chunk: u64) -> [u8; NONCE_LEN] {
-        let mut nonce = self.base_nonce;
-        for (byte, counter) in nonce.iter_mut().skip(NONCE_LEN - 8).zip(chunk.to_be_bytes()) {
-            *byte ^= counter;
-        }
-        nonce
+        let [n0, n1, n2, n3, counted @ ..] = self.base_nonce;
+        let [n4, n5, n6, n7, n8, n9, n10, n11] = (u64::from_be_bytes(counted) ^ chunk).to_be_bytes();
+        [n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11]
     }
 }
 
 /// A symmetric key that one device shares with its vault.
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct DeviceKey([u8; KEY_LEN]);
 
 impl DeviceKey {
@@ -123,7 +118,7 @@ impl DeviceKey {
         model: &ModelId,
     ) -> Result<GrantKey, Error> {
         let mut okm = Zeroizing::new([0; KEY_LEN + NONCE_LEN]);
-        expand(&self.0, &[DEVICE_GRANT, salt, &Sha256::digest(terms), model.as_bytes()], okm.as_mut())?;
+        expand(&self.0, &[DEVICE_GRANT, salt, &sha256(terms), model.as_bytes()], okm.as_mut())?;
         let mut key = GrantKey { key: [0; KEY_LEN], nonce: [0; NONCE_LEN] };
         let (left, right) = okm.split_at(KEY_LEN);
         key.key.copy_from_slice(left);
@@ -133,14 +128,12 @@ impl DeviceKey {
 }
 
 /// Wraps one content key for one device, once (3.4).
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct GrantKey {
     pub(crate) key: [u8; KEY_LEN],
     pub(crate) nonce: [u8; NONCE_LEN],
 }
 
 /// The X25519 private key of a device (RFC 7748).
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct X25519Secret([u8; KEY_LEN]);
 
 impl X25519Secret {
@@ -205,7 +198,40 @@ pub fn content_key_aad(id: &ModelId) -> [u8; CONTENT_KEY_AAD_LEN] {
     aad
 }
 
+/// Once in an image, not wherever it is used.
+#[inline(never)]
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Wiped where they are dropped, by one function in an image.
+macro_rules! wiped_on_drop {
+    ($($secret:ident { $($field:tt),+ })+) => {$(
+        impl Drop for $secret {
+            fn drop(&mut self) {
+                $(wipe(&mut self.$field);)+
+            }
+        }
+
+        impl ZeroizeOnDrop for $secret {}
+    )+};
+}
+
+wiped_on_drop! {
+    ContentKey { 0 }
+    PayloadKeys { key, base_nonce, commitment }
+    DeviceKey { 0 }
+    GrantKey { key, nonce }
+    X25519Secret { 0 }
+}
+
+#[inline(never)]
+fn wipe(secret: &mut [u8]) {
+    secret.zeroize();
+}
+
 /// HKDF-Expand with SHA-256 (3; RFC 5869, section 2.3), at most 255 * 32 bytes.
+#[inline(never)]
 pub(crate) fn expand(prk: &[u8; KEY_LEN], info: &[&[u8]], okm: &mut [u8]) -> Result<(), Error> {
     // Neither can fail: the key has SHA-256's length and the output is far below 255 blocks.
     let hkdf = Hkdf::<Sha256>::from_prk(prk).map_err(|_| Error::Key)?;

@@ -18,6 +18,7 @@
 //!
 //! - [`error`]: every way in which reading can fail
 //! - [`keys`]: the secrets, every label and derivation
+//! - `strict`: reads the canonical encoding and no other
 //! - [`manifest`]: what is sealed
 //! - [`sealed`]: the layout of a sealed model
 //! - [`chunk`]: the AEAD of the payload
@@ -43,6 +44,7 @@ pub mod open;
 pub mod seal;
 pub mod sealed;
 pub mod sign;
+mod strict;
 mod tree;
 pub mod wipe;
 #[cfg(all(

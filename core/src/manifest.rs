@@ -9,6 +9,7 @@ use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::strict::Reader;
 
 /// Longest encoded manifest in bytes.
 pub const MANIFEST_MAX: usize = 1024;
@@ -87,15 +88,29 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// Checks every bound, in the order of the table of 4.2.
     pub fn check(&self) -> Result<(), Error> {
-        let checks = [
-            ((10..=20).contains(&self.chunk_log2), Error::ChunkSize),
-            ((4..=16).contains(&self.align_log2), Error::Alignment),
-            (is_name(self.line, 64), Error::Line),
-            (is_name(self.kind, 16), Error::Kind),
-            ((1..=LENGTH_MAX).contains(&self.length), Error::Length),
-            (claims_hold(&self.claims), Error::Claims),
-        ];
-        checks.into_iter().try_for_each(|(holds, error)| if holds { Ok(()) } else { Err(error) })
+        match self {
+            _ if !(10..=20).contains(&self.chunk_log2) => Err(Error::ChunkSize),
+            _ if !(4..=16).contains(&self.align_log2) => Err(Error::Alignment),
+            _ if !is_name(self.line, 64) => Err(Error::Line),
+            _ if !is_name(self.kind, 16) => Err(Error::Kind),
+            _ if !(1..=LENGTH_MAX).contains(&self.length) => Err(Error::Length),
+            _ if !claims_hold(&self.claims) => Err(Error::Claims),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        Some(Self {
+            suite: Suite::try_from(reader.byte()?).ok()?,
+            chunk_log2: reader.byte()?,
+            align_log2: reader.byte()?,
+            line: reader.text()?,
+            version: reader.number()?,
+            kind: reader.text()?,
+            length: reader.number()?,
+            created: reader.number()?,
+            claims: read_claims(reader)?,
+        })
     }
 
     /// Length of the manifest that this subject makes, in bytes. Sealing refuses more than
@@ -126,12 +141,16 @@ impl<'a> Manifest<'a> {
             return Err(Error::ManifestLength);
         }
         Suite::try_from(*bytes.first().ok_or(Error::Truncated)?)?;
-        let (manifest, _, rest) = strict::<Self>(bytes).ok_or(Error::ManifestEncoding)?;
-        if !rest.is_empty() {
-            return Err(Error::ManifestEncoding);
-        }
+        let manifest = Self::read(bytes).ok_or(Error::ManifestEncoding)?;
         manifest.subject.check()?;
         Ok(manifest)
+    }
+
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let subject = Subject::read(&mut reader)?;
+        let (commitment, root) = (*reader.array()?, *reader.array()?);
+        reader.rest().is_empty().then_some(Self { subject, commitment, root })
     }
 
     /// Encodes, and refuses what [`parse`](Self::parse) would.
@@ -151,9 +170,18 @@ pub(crate) fn subject_bytes(manifest: &[u8]) -> Result<&[u8], Error> {
 }
 
 /// A name (2): `[a-z0-9._-]`, 1 ..= `max` bytes.
+#[inline(never)]
 pub(crate) fn is_name(name: &str, max: usize) -> bool {
     (1..=max).contains(&name.len())
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+}
+
+fn read_claims<'a>(reader: &mut Reader<'a>) -> Option<Claims<'a>> {
+    let mut claims = Claims::new();
+    for _ in 0..reader.length(CLAIMS_MAX)? {
+        claims.push(Claim { key: reader.text()?, value: reader.text()? }).ok()?;
+    }
+    Some(claims)
 }
 
 /// (4.2) Keys are names and strictly ascending, values at most 128 bytes without control characters.
@@ -161,32 +189,4 @@ fn claims_hold(claims: &[Claim<'_>]) -> bool {
     claims.iter().all(|claim| {
         is_name(claim.key, 32) && claim.value.len() <= 128 && !claim.value.chars().any(char::is_control)
     }) && claims.is_sorted_by(|a, b| a.key < b.key)
-}
-
-/// Decodes one value from the front of `bytes` and gives the value, its encoding and what follows. Only the
-/// canonical encoding passes (2): postcard alone accepts over-long varints.
-pub(crate) fn strict<'a, T: Serialize + Deserialize<'a>>(bytes: &'a [u8]) -> Option<(T, &'a [u8], &'a [u8])> {
-    let (value, rest) = postcard::take_from_bytes::<T>(bytes).ok()?;
-    let encoding = bytes.get(..bytes.len().checked_sub(rest.len())?)?;
-    let unmatched = postcard::serialize_with_flavor(&value, Compare(encoding)).ok()?;
-    unmatched.is_empty().then_some((value, encoding, rest))
-}
-
-/// A postcard "output" that compares each byte with what was read.
-struct Compare<'a>(&'a [u8]);
-
-impl<'a> postcard::ser_flavors::Flavor for Compare<'a> {
-    type Output = &'a [u8];
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        match self.0.split_first() {
-            Some((first, rest)) if *first == byte => self.0 = rest,
-            _ => return Err(postcard::Error::SerializeBufferFull),
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<Self::Output> {
-        Ok(self.0)
-    }
 }

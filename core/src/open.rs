@@ -26,7 +26,7 @@ use zeroize::Zeroize;
 
 use crate::chunk::{ChunkCipher, Portable};
 use crate::error::Error;
-use crate::grant::{DeviceId, Grant, Validity, Wrapping};
+use crate::grant::{DeviceId, Grant, Validity};
 use crate::keys::{ContentKey, DeviceKey, KEY_LEN, PayloadKeys, Secret, TAG_LEN};
 use crate::sealed::{Header, ModelId};
 use crate::sign::{Publisher, Signature, Verified};
@@ -47,8 +47,8 @@ impl<'a, 'g> Request<'a, 'g> {
 
     /// Between steps 1 and 2 (7, "A host"), for readers that can afford one more signature: checks the
     /// manifest's, too, so that nothing outside the key slots can be changed without being noticed.
-    pub fn verify_manifest(self, publisher: &Publisher) -> Result<Self, Error> {
-        self.header.clone().verify(&self.signature, publisher)?;
+    pub fn verify_manifest(&self, publisher: &Publisher) -> Result<&Self, Error> {
+        self.header.check_signature(&self.signature, publisher)?;
         Ok(self)
     }
 
@@ -56,31 +56,28 @@ impl<'a, 'g> Request<'a, 'g> {
     ///
     /// With a device key, the AEAD call that authenticates is also the one that unwraps (step 5): its result
     /// waits, unseen, for steps 3 and 4.
-    pub fn authenticate(self, secret: &Secret, publisher: &Publisher) -> Result<Authentic<'a, 'g>, Error> {
+    ///
+    /// The later steps' types refer to the request, so that a device's stack holds it once.
+    pub fn authenticate<'r, 'p>(
+        &'r self,
+        secret: &Secret,
+        publisher: &'p Publisher,
+    ) -> Result<Authentic<'a, 'r, 'p>, Error> {
         // The id is computed from the header in hand, never taken from the grant.
         let id = self.header.id();
-        let (grant, content) = match (self.grant.wrapping(), secret) {
-            (Wrapping::DeviceKey { .. }, Secret::DeviceKey(key)) => {
-                match self.grant.unwrap_with_device_key(key, &id) {
-                    Ok(content) => (Verified::by_device_key(self.grant), Some(content)),
-                    Err(_) => return Err(self.why_not(key, &id, publisher)),
-                }
-            }
-            (Wrapping::DeviceKey { .. }, Secret::X25519(_)) => return Err(Error::GrantKey),
-            (Wrapping::Hpke { .. }, _) => {
+        let (grant, content) = match (self.grant.is_hpke(), secret) {
+            (false, Secret::DeviceKey(key)) => match self.grant.unwrap_with_device_key(key, &id) {
+                Ok(content) => (Verified::by_device_key(&self.grant), Some(content)),
+                Err(_) => return Err(self.why_not(key, &id, publisher)),
+            },
+            (false, Secret::X25519(_)) => return Err(Error::GrantKey),
+            (true, _) => {
                 let once = self.grant.verify(publisher)?;
-                let twice = black_box((*once).clone()).verify(black_box(publisher))?;
+                let twice = black_box(*once).verify(black_box(publisher))?;
                 (twice, None)
             }
         };
-        Ok(Authentic {
-            header: self.header,
-            signature: self.signature,
-            publisher: publisher.clone(),
-            id,
-            grant,
-            content,
-        })
+        Ok(Authentic { request: self, publisher, id, grant, content })
     }
 
     /// (7, "Which error for which model", step 2) Why the grant didn't open with the device's key and the
@@ -98,31 +95,31 @@ impl<'a, 'g> Request<'a, 'g> {
 /// is the publisher's too, or it has been changed. A reader that trusts no publisher key can't tell, and
 /// says the latter.
 fn other_model(header: &Header<'_>, signature: &Signature, publisher: &Publisher) -> Error {
-    match header.clone().verify(signature, publisher) {
-        Ok(_) => Error::OtherModel,
+    match header.check_signature(signature, publisher) {
+        Ok(()) => Error::OtherModel,
         Err(error) => error,
     }
 }
 
 /// Step 2 is done: the publisher, or the vault, made this grant. For which model and device is still open.
-pub struct Authentic<'a, 'g> {
-    header: Header<'a>,
-    signature: Signature,
-    publisher: Publisher,
+pub struct Authentic<'a, 'r, 'p> {
+    request: &'r Request<'a, 'r>,
+    publisher: &'p Publisher,
     id: ModelId,
-    grant: Verified<Grant<'g>>,
+    grant: Verified<&'r Grant<'r>>,
     content: Option<ContentKey>,
 }
 
-impl<'a, 'g> Authentic<'a, 'g> {
+impl<'a, 'r> Authentic<'a, 'r, '_> {
     /// Step 3: the model in hand is the granted one, and of the line that the caller asked for. With the id,
     /// the whole header is authentic.
-    pub fn name(self, line: &str) -> Result<Named<'a, 'g>, Error> {
+    pub fn name(self, line: &str) -> Result<Named<'a, 'r>, Error> {
+        let header = &self.request.header;
         if !equal(self.id.as_bytes(), self.grant.terms().model.as_bytes()) {
-            return Err(other_model(&self.header, &self.signature, &self.publisher));
+            return Err(other_model(header, &self.request.signature, self.publisher));
         }
-        self.header.require_line(line)?;
-        Ok(Named { header: self.header, id: self.id, grant: self.grant, content: self.content })
+        header.require_line(line)?;
+        Ok(Named { header, id: self.id, grant: self.grant, content: self.content })
     }
 }
 
@@ -149,16 +146,16 @@ pub struct Conditions<'a> {
 }
 
 /// Step 3 is done: a genuine grant for the genuine model in hand.
-pub struct Named<'a, 'g> {
-    header: Header<'a>,
+pub struct Named<'a, 'r> {
+    header: &'r Header<'a>,
     id: ModelId,
-    grant: Verified<Grant<'g>>,
+    grant: Verified<&'r Grant<'r>>,
     content: Option<ContentKey>,
 }
 
-impl<'a, 'g> Named<'a, 'g> {
+impl<'a, 'r> Named<'a, 'r> {
     /// Step 4: the terms (6.2).
-    pub fn admit(self, conditions: &Conditions<'_>) -> Result<Admitted<'a, 'g>, Error> {
+    pub fn admit(self, conditions: &Conditions<'_>) -> Result<Admitted<'a, 'r>, Error> {
         let terms = self.grant.terms();
         let subject = &self.header.manifest().subject;
         if !equal(&[u8::from(terms.suite)], &[u8::from(subject.suite)]) {
@@ -195,23 +192,25 @@ fn within(validity: Validity, now: Option<u64>) -> Result<(), Error> {
 }
 
 /// Step 4 is done: this device may open the model, now.
-pub struct Admitted<'a, 'g> {
-    header: Header<'a>,
+pub struct Admitted<'a, 'r> {
+    header: &'r Header<'a>,
     id: ModelId,
-    grant: Verified<Grant<'g>>,
+    grant: Verified<&'r Grant<'r>>,
     content: Option<ContentKey>,
     floor: u64,
 }
 
 impl<'a> Admitted<'a, '_> {
-    /// Steps 5 and 6: the content key, and that it is the one the manifest commits to.
+    /// Steps 5 and 6: the content key, and that it is the one the manifest commits to. In a frame of its own, for it
+    /// copies the header.
+    #[inline(never)]
     pub fn unwrap(self, secret: &Secret) -> Result<Unwrapped<'a>, Error> {
         let content = match (self.content, secret) {
             (Some(content), _) => content,
             (None, Secret::X25519(key)) => self.grant.unwrap_with_x25519(key, &self.id)?,
             (None, Secret::DeviceKey(_)) => return Err(Error::GrantKey),
         };
-        Unwrapped::new(self.header, content, Confirmation { floor: Some(self.floor) })
+        Unwrapped::new(self.header.clone(), content, Confirmation { floor: Some(self.floor) })
     }
 }
 
@@ -276,7 +275,8 @@ impl<'a> Unwrapped<'a> {
         }
     }
 
-    /// Steps 7 and 8 (3.2, 4.4), without the wiping.
+    /// Steps 7 and 8 (3.2, 4.4), without the wiping. In a frame of its own, for the hasher in it takes 2 KB.
+    #[inline(never)]
     fn decrypt<C: ChunkCipher>(
         &self,
         memory: &mut [u8],

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::keys::{MANIFEST, NONCE_LEN, TAG_LEN};
 use crate::manifest::{MANIFEST_MAX, Manifest, Subject, subject_bytes};
 use crate::sign::{Publisher, Signature, Verified};
+use crate::strict::Reader;
 
 /// First bytes of a sealed model.
 pub const MAGIC: [u8; 8] = *b"\x89MSEAL\x1a\n";
@@ -52,6 +53,10 @@ const _: () = assert!(4 + NONCE_LEN + 32 + TAG_LEN == SLOT_LEN && SLOT as usize 
 pub struct ModelId([u8; 32]);
 
 impl ModelId {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.array().copied().map(Self)
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -127,7 +132,7 @@ impl Prefix {
 pub struct Header<'a> {
     bytes: &'a [u8],
     manifest: Manifest<'a>,
-    layout: Layout,
+    prefix: Prefix,
 }
 
 impl<'a> Header<'a> {
@@ -139,8 +144,7 @@ impl<'a> Header<'a> {
             return Err(if bytes.len() < prefix.header_len() { Error::Truncated } else { Error::Extended });
         }
         let manifest = Manifest::parse(rest)?;
-        let layout = Layout::new(prefix, &manifest.subject)?;
-        Ok(Self { bytes, manifest, layout })
+        Ok(Self { bytes, manifest, prefix })
     }
 
     /// Writes prefix and manifest.
@@ -158,10 +162,11 @@ impl<'a> Header<'a> {
 
     /// Sizes and offsets.
     pub fn layout(&self) -> Layout {
-        self.layout
+        Layout::new(self.prefix, &self.manifest.subject)
     }
 
     /// (4.5) `model id = BLAKE3("modelseal/v1/manifest\0" || bytes 0 .. 16+M)`
+    #[inline(never)]
     pub fn id(&self) -> ModelId {
         ModelId(*blake3::Hasher::new().update(MANIFEST).update(self.bytes).finalize().as_bytes())
     }
@@ -177,8 +182,13 @@ impl<'a> Header<'a> {
 
     /// Checks the publisher's signature (5).
     pub fn verify(self, signature: &Signature, publisher: &Publisher) -> Result<Verified<Self>, Error> {
-        let message = self.signed_bytes();
+        let message = [MANIFEST, self.bytes];
         publisher.verify(self, &message, signature).ok_or(Error::ManifestSignature)
+    }
+
+    /// The same for whoever goes on without a [`Verified`].
+    pub(crate) fn check_signature(&self, signature: &Signature, publisher: &Publisher) -> Result<(), Error> {
+        publisher.verify((), &[MANIFEST, self.bytes], signature).map(|_| ()).ok_or(Error::ManifestSignature)
     }
 }
 
@@ -212,22 +222,23 @@ pub struct Layout {
 }
 
 impl Layout {
-    fn new(prefix: Prefix, subject: &Subject<'_>) -> Result<Self, Error> {
+    /// Of a subject whose bounds were checked. They keep every sum far below 2^64.
+    fn new(prefix: Prefix, subject: &Subject<'_>) -> Self {
         let chunk_size = 1u32 << subject.chunk_log2;
-        let chunks = subject.length.div_ceil(chunk_size.into());
+        let chunks = (subject.length + u64::from(chunk_size - 1)) >> subject.chunk_log2;
         let envelope = prefix.header_len() as u64;
-        let index = envelope.checked_add(prefix.envelope_len.into()).ok_or(Error::Length)?;
-        let index_len = chunks.checked_mul(ENTRY_LEN as u64).ok_or(Error::Length)?;
-        let padding = index.checked_add(index_len).ok_or(Error::Length)?;
-        let payload = padding.checked_next_multiple_of(1 << subject.align_log2).ok_or(Error::Length)?;
-        let end = payload.checked_add(subject.length).ok_or(Error::Length)?;
-        Ok(Self { envelope, index, padding, payload, length: subject.length, end, chunks, chunk_size })
+        let index = envelope + u64::from(prefix.envelope_len);
+        let padding = index + chunks * ENTRY_LEN as u64;
+        let odd = u64::from((1u32 << subject.align_log2) - 1);
+        let payload = (padding + odd) & !odd;
+        let end = payload + subject.length;
+        Self { envelope, index, padding, payload, length: subject.length, end, chunks, chunk_size }
     }
 
     /// The layout that sealing `subject` will give.
     pub fn of(subject: &Subject<'_>, slots: u8) -> Result<Self, Error> {
         subject.check()?;
-        Self::new(prefix_of(subject.manifest_len(), slots)?, subject)
+        Ok(Self::new(prefix_of(subject.manifest_len(), slots)?, subject))
     }
 
     /// Where key slot `i` begins (4.3); `None` beyond the last. A slot is [`SLOT_LEN`] bytes, written alone.

@@ -9,6 +9,8 @@ use crate::error::Error;
 
 /// Most keys that a reader trusts.
 pub const TRUSTED_MAX: usize = 4;
+/// Whether any signature can be verified. What only leads up to one isn't needed otherwise.
+pub(crate) const ANY_ALGORITHM: bool = cfg!(any(feature = "ed25519", feature = "p256"));
 /// Length of every signature in bytes.
 pub const SIGNATURE_LEN: usize = 64;
 
@@ -89,29 +91,39 @@ impl PublisherKey {
     /// All that section 5 demands of a signature: Ed25519 without the cofactor, R and A not of small order,
     /// s < L; ECDSA with the lower s only.
     #[allow(unused_variables, reason = "with neither algorithm built in")]
-    fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
+    fn verifies(&self, message: &[&[u8]], signature: &Signature) -> bool {
         match self {
             #[cfg(feature = "ed25519")]
             Self::Ed25519(key) => {
-                let signature = ed25519_dalek::Signature::from_bytes(&signature.to_bytes());
-                ed25519_dalek::VerifyingKey::from_bytes(key)
-                    .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+                use ed25519_dalek::ed25519::signature::MultipartVerifier;
+                // With both points refused that are of small order, it is dalek's `verify_strict`, which takes the
+                // message in one piece only. A point R that isn't encoded canonically never equals the computed one.
+                is_strong(&signature.r)
+                    && matches!(&ed25519_dalek::VerifyingKey::from_bytes(key), Ok(key) if !key.is_weak()
+                        && key.multipart_verify(message, &signature.to_bytes().into()).is_ok())
             }
             #[cfg(feature = "p256")]
             Self::EcdsaP256 { x, y } => {
-                use p256::ecdsa::signature::Verifier;
+                use p256::ecdsa::signature::MultipartVerifier;
                 // The upper half of the order would be a second signature of the same message.
                 let signature = p256::ecdsa::Signature::from_scalars(signature.r, signature.s)
                     .ok()
                     .filter(|signature| signature.normalize_s() == *signature);
                 p256_key(x, y)
                     .zip(signature)
-                    .is_some_and(|(key, signature)| key.verify(message, &signature).is_ok())
+                    .is_some_and(|(key, signature)| key.multipart_verify(message, &signature).is_ok())
             }
             #[allow(unreachable_patterns, reason = "without an algorithm's feature its keys verify nothing")]
             _ => false,
         }
     }
+}
+
+/// A point, and not one of small order.
+#[cfg(feature = "ed25519")]
+#[inline(never)]
+fn is_strong(point: &[u8; 32]) -> bool {
+    ed25519_dalek::VerifyingKey::from_bytes(point).is_ok_and(|point| !point.is_weak())
 }
 
 #[cfg(feature = "p256")]
@@ -140,12 +152,23 @@ impl Publisher {
     /// Whether one of the keys signed `message`, for a signer that checks its own work. A reader needs
     /// [`Verified`].
     pub fn has_signed(&self, message: &[u8], signature: &Signature) -> bool {
+        self.has_signed_parts(&[message], signature)
+    }
+
+    #[inline(never)]
+    fn has_signed_parts(&self, message: &[&[u8]], signature: &Signature) -> bool {
         self.0.iter().any(|key| key.verifies(message, signature))
     }
 
-    /// `value`, if one of the keys signed `message`, which the caller made of `value`.
-    pub(crate) fn verify<T>(&self, value: T, message: &[u8], signature: &Signature) -> Option<Verified<T>> {
-        self.has_signed(message, signature).then_some(Verified(value))
+    /// `value`, if one of the keys signed `message`, which the caller made of `value`. In parts, so that a device
+    /// needn't copy a header to put the label in front of it.
+    pub(crate) fn verify<T>(
+        &self,
+        value: T,
+        message: &[&[u8]],
+        signature: &Signature,
+    ) -> Option<Verified<T>> {
+        self.has_signed_parts(message, signature).then_some(Verified(value))
     }
 }
 

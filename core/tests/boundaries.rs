@@ -542,7 +542,7 @@ fn the_longest_grants() {
     let signed = unsigned_with(&sealed, &terms).sign(&path).unwrap();
     assert_eq!(signed.len(), 12 + 97 + 81 + 1 + 64 + 1 + 512 + 3);
     let parsed = Grant::parse(&signed).unwrap();
-    assert_eq!((parsed.terms(), parsed.signature()), (&terms, Some(&path)));
+    assert_eq!((parsed.terms(), parsed.signature().as_ref()), (&terms, Some(&path)));
 }
 
 /// Every number of siblings, on either side, and each bit beyond them.

@@ -6,14 +6,15 @@ use embedded_storage::ReadStorage;
 use modelseal_core::Error;
 use modelseal_core::grant::Grant;
 use modelseal_core::open::{Conditions, Opened, Request, Unwrapped};
-use modelseal_core::sealed::{HEADER_MAX, Header, Layout, ModelId};
+use modelseal_core::sealed::{Header, Layout, ModelId, Prefix};
 use zeroize::Zeroize;
 
 use crate::device::Device;
 use crate::state::{Choice, Floor, StateStore};
-use crate::storage::{Memory, check_padding, read_header, read_signature, read_tag};
+use crate::storage::{Memory, check_end, check_padding, read_signature, read_tag};
 
-/// Opens the sealed model that `region` holds from its first byte to its last. Nobody else writes `region`.
+/// Opens the sealed model that `region` holds from its first byte to its last. Nobody else writes `region`: the sealed
+/// model was read into it once, and the header is used where it lies.
 ///
 /// The model takes the payload's place. If anything fails once decryption has begun, the payload is wiped.
 pub fn boot<'m>(
@@ -21,38 +22,72 @@ pub fn boot<'m>(
     grant: Grant<'_>,
     region: &'m mut [u8],
 ) -> Result<Loaded<'m>, Error> {
-    let mut buffer = [0; HEADER_MAX];
-    let header = read_header(&mut Memory::new(region), &mut buffer)?;
-    let layout = header.layout();
-    if layout.end < region.len() as u64 {
-        return Err(Error::Extended);
-    }
-    let (front, payload) = split(region, &layout).ok_or(Error::Truncated)?;
-    let mut front = Memory::new(front);
-    let unwrapped = unwrap(device, header, grant, &mut front)?;
-    open(unwrapped, &mut front, payload)
+    let len = header_len(region)?;
+    let (header, rest) = region.split_at_mut_checked(len).ok_or(Error::Truncated)?;
+    let unwrapped = unwrap(device, header, grant, &mut Memory::after(len, rest));
+    open_after(len, unwrapped, rest)
 }
 
-/// What precedes the payload, and the payload (4.1).
-fn split<'m>(region: &'m mut [u8], layout: &Layout) -> Option<(&'m [u8], &'m mut [u8])> {
-    let (front, payload) = region.split_at_mut_checked(usize::try_from(layout.payload).ok()?)?;
+/// Opens in `rest`, which follows the header's `len` bytes.
+#[inline(never)]
+fn open_after<'m>(
+    len: usize,
+    unwrapped: Result<Unwrapped<'_>, Error>,
+    rest: &'m mut [u8],
+) -> Result<Loaded<'m>, Error> {
+    let unwrapped = unwrapped?;
+    let (front, payload) = split(rest, len, &unwrapped.header().layout()).ok_or(Error::Truncated)?;
+    open(unwrapped, &mut Memory::after(len, front), payload)
+}
+
+/// Length of the header that `region` begins with.
+fn header_len(region: &[u8]) -> Result<usize, Error> {
+    Ok(Prefix::parse(region.first_chunk().ok_or(Error::Truncated)?)?.header_len())
+}
+
+/// Of what follows the header: what precedes the payload, and the payload (4.1).
+fn split<'m>(rest: &'m mut [u8], header: usize, layout: &Layout) -> Option<(&'m [u8], &'m mut [u8])> {
+    let at = usize::try_from(layout.payload).ok()?.checked_sub(header)?;
+    let (front, payload) = rest.split_at_mut_checked(at)?;
     (payload.len() as u64 == layout.length).then_some((front, payload))
 }
 
-/// Steps 1 to 6: everything that can be refused before the payload is touched.
+/// Steps 1 to 6: everything that can be refused before the payload is touched. In a frame of its own, as are the steps
+/// that follow: a device's stack then holds only the deepest.
+#[inline(never)]
 pub(crate) fn unwrap<'a>(
     device: &mut impl Device,
-    header: Header<'a>,
+    header: &'a [u8],
     grant: Grant<'_>,
     storage: &mut impl ReadStorage,
 ) -> Result<Unwrapped<'a>, Error> {
+    // Borrowed where it was made: taken out of the result it would lie on the stack twice.
+    match &request(header, grant, storage) {
+        Ok(request) => admit(device, request),
+        Err(error) => Err(*error),
+    }
+}
+
+/// Step 1.
+#[inline(never)]
+fn request<'a, 'g>(
+    header: &'a [u8],
+    grant: Grant<'g>,
+    storage: &mut impl ReadStorage,
+) -> Result<Request<'a, 'g>, Error> {
+    let header = Header::parse(header)?;
     let layout = header.layout();
+    check_end(storage, &layout)?;
     check_padding(storage, &layout)?;
-    let mut request = Request::new(header, read_signature(storage, &layout)?, grant);
+    Ok(Request::new(header, read_signature(storage, &layout)?, grant))
+}
+
+/// Steps 2 to 6.
+fn admit<'a>(device: &mut impl Device, request: &Request<'a, '_>) -> Result<Unwrapped<'a>, Error> {
     // The grant authenticates the manifest already. A device that trusts publisher keys checks the signature,
     // too, so that removing a key from it also retires what that key had signed.
     if !device.publisher().keys().is_empty() {
-        request = request.verify_manifest(device.publisher())?;
+        request.verify_manifest(device.publisher())?;
         log!(info, "manifest signed by the publisher");
     }
     let named = request.authenticate(device.secret(), device.publisher())?.name(device.line())?;

@@ -12,7 +12,7 @@
 //!  a serial line
 //! ```
 //!
-//! Both paths need the model's own memory, one buffer for the header and a few KiB of stack: the payload is
+//! Both paths need the model's own memory and a few KiB of stack, `load` a buffer for the header, too: the payload is
 //! decrypted where it lies, and the tags are read from storage one at a time. The checks and their order are
 //! [`modelseal_core::open`]'s.
 //!

@@ -8,7 +8,7 @@ use modelseal_core::sealed::HEADER_MAX;
 
 use crate::boot::{Loaded, open, unwrap};
 use crate::device::Device;
-use crate::storage::{check_end, read, read_header};
+use crate::storage::{read, read_header};
 
 /// Opens the sealed model that fills `storage` into the first bytes of `memory`. Where it lies in larger
 /// storage, [`Part`](crate::storage::Part) is that part of it.
@@ -23,11 +23,10 @@ pub fn load<'m>(
 ) -> Result<Loaded<'m>, Error> {
     let mut buffer = [0; HEADER_MAX];
     let header = read_header(storage, &mut buffer)?;
-    let layout = header.layout();
-    check_end(storage, &layout)?;
+    let unwrapped = unwrap(device, header, grant, storage)?;
+    let layout = unwrapped.header().layout();
     let length = usize::try_from(layout.length).map_err(|_| Error::Memory)?;
     let payload = memory.get_mut(..length).ok_or(Error::Memory)?;
-    let unwrapped = unwrap(device, header, grant, storage)?;
     read(storage, layout.payload, payload)?;
     open(unwrapped, storage, payload)
 }

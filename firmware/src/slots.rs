@@ -18,7 +18,7 @@ use modelseal_core::sealed::HEADER_MAX;
 use crate::boot::{Loaded, unwrap};
 use crate::device::Device;
 use crate::state::{Choice, State, StateStore, Trial};
-use crate::storage::{GRANT_BUFFER, GrantBuffer, check_end, read, read_header};
+use crate::storage::{GRANT_BUFFER, GrantBuffer, read, read_header};
 
 /// Where the images and grants of one line are.
 pub trait Slots {
@@ -93,10 +93,8 @@ pub fn verify(device: &mut impl Device, slots: &mut impl Slots, choice: Choice) 
     let (grant, mut image) = slots.find(choice, &mut buffer)?;
     let mut buffer = [0; HEADER_MAX];
     let header = read_header(&mut image, &mut buffer)?;
-    let layout = header.layout();
-    check_end(&image, &layout)?;
     let unwrapped = unwrap(device, header, grant, &mut image)?;
-    let manifest = unwrapped.header().manifest();
+    let (layout, manifest) = (unwrapped.header().layout(), unwrapped.header().manifest());
     let root = hash(&mut image, layout.payload, layout.end)?;
     // The tags, which a boot will check, say nothing that the root doesn't.
     if root == blake3::Hash::from(manifest.root) { Ok(manifest.subject.version) } else { Err(Error::Root) }

@@ -18,12 +18,21 @@ pub type GrantBuffer = [u8; DELIVERY_MAX];
 pub const GRANT_BUFFER: GrantBuffer = [0; DELIVERY_MAX];
 
 /// Memory that nobody else writes while it is borrowed: RAM, or flash in the address space.
-pub struct Memory<'m>(&'m [u8]);
+pub struct Memory<'m> {
+    /// Where in the whole it begins.
+    start: usize,
+    bytes: &'m [u8],
+}
 
 impl<'m> Memory<'m> {
     /// All of `bytes`.
     pub fn new(bytes: &'m [u8]) -> Self {
-        Self(bytes)
+        Self::after(0, bytes)
+    }
+
+    /// What follows the first `start` bytes, which can't be read.
+    pub(crate) fn after(start: usize, bytes: &'m [u8]) -> Self {
+        Self { start, bytes }
     }
 }
 
@@ -31,14 +40,15 @@ impl ReadStorage for Memory<'_> {
     type Error = Error;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
-        let start = usize::try_from(offset).map_err(|_| Error::Storage)?;
+        let offset = usize::try_from(offset).map_err(|_| Error::Storage)?;
+        let start = offset.checked_sub(self.start).ok_or(Error::Storage)?;
         let end = start.checked_add(bytes.len()).ok_or(Error::Storage)?;
-        bytes.copy_from_slice(self.0.get(start..end).ok_or(Error::Storage)?);
+        bytes.copy_from_slice(self.bytes.get(start..end).ok_or(Error::Storage)?);
         Ok(())
     }
 
     fn capacity(&self) -> usize {
-        self.0.len()
+        self.start.saturating_add(self.bytes.len())
     }
 }
 
@@ -60,7 +70,7 @@ impl<S: ReadStorage> Part<S> {
         let left = u32::try_from(storage.capacity()).unwrap_or(u32::MAX).saturating_sub(offset);
         let mut part = Self::new(storage, offset, left);
         let mut buffer = [0; HEADER_MAX];
-        let end = read_header(&mut part, &mut buffer)?.layout().end;
+        let end = Header::parse(read_header(&mut part, &mut buffer)?)?.layout().end;
         part.len = u32::try_from(end).ok().filter(|end| *end <= left).ok_or(Error::Truncated)?;
         Ok(part)
     }
@@ -101,12 +111,12 @@ pub fn read_grant<'b>(
 pub(crate) fn read_header<'b>(
     storage: &mut impl ReadStorage,
     buffer: &'b mut [u8; HEADER_MAX],
-) -> Result<Header<'b>, Error> {
+) -> Result<&'b [u8], Error> {
     let (prefix, manifest) = buffer.split_first_chunk_mut::<PREFIX_LEN>().ok_or(Error::Memory)?;
     read(storage, 0, prefix)?;
     let len = Prefix::parse(prefix)?.header_len();
     read(storage, PREFIX_LEN as u64, manifest.get_mut(..len - PREFIX_LEN).ok_or(Error::ManifestLength)?)?;
-    Header::parse(buffer.get(..len).ok_or(Error::ManifestLength)?)
+    buffer.get(..len).ok_or(Error::ManifestLength)
 }
 
 /// The signature, which is all that a device needs of the envelope (4.3).
@@ -154,6 +164,7 @@ pub(crate) fn check_end(storage: &impl ReadStorage, layout: &Layout) -> Result<(
 }
 
 /// Fills `bytes` from `offset`. What lies beyond the capacity was cut off.
+#[inline(never)]
 pub(crate) fn read(storage: &mut impl ReadStorage, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
     let end = offset.checked_add(bytes.len() as u64).ok_or(Error::Truncated)?;
     if end > storage.capacity() as u64 {

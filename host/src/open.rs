@@ -130,8 +130,8 @@ impl SealedFile {
         let granted_to = grant.terms().device.as_str().to_owned();
         let open = || -> std::result::Result<Unwrapped<'_>, Refusal> {
             let header = Header::parse(&self.header)?;
-            let request =
-                Request::new(header, *self.envelope.signature(), grant).verify_manifest(&publisher)?;
+            let request = Request::new(header, *self.envelope.signature(), grant);
+            request.verify_manifest(&publisher)?;
             let named = request.authenticate(&secret, &publisher)?.name(reader.line)?;
             named.admit(&reader.conditions()?)?.unwrap(&secret)
         };

@@ -85,7 +85,7 @@ pub fn grant_key(grant: &[u8], device: &[u8; 32]) -> Vec<u8> {
             expand::<44>(device, &info).to_vec()
         }
         Wrapping::Hpke { encapsulated, .. } => {
-            MontgomeryPoint(*encapsulated).mul_clamped(*device).to_bytes().to_vec()
+            MontgomeryPoint(encapsulated).mul_clamped(*device).to_bytes().to_vec()
         }
     }
 }

@@ -24,10 +24,12 @@ pub fn scratch() -> TempDir {
     if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() }.unwrap()
 }
 
-/// The `modelseal` of the profile that the test was built in: beside the folder of the running test.
+/// The `modelseal` of the profile that the test was built in: beside the folder of the running test, or beside the
+/// running program.
 pub fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("modelseal");
+    let running = std::env::current_exe().unwrap();
+    let folder = running.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).unwrap();
+    let program = folder.join("modelseal");
     require_fresh(&program, "run `cargo build -p modelseal`, in the tests' profile, first");
     program
 }

@@ -80,10 +80,10 @@ fn the_hpke_key_is_the_right_one() {
         let grant = Grant::parse(&start.held.grant).unwrap();
         let Wrapping::Hpke { encapsulated, ciphertext, .. } = grant.wrapping() else { panic!("no HPKE") };
         let id = forge::model_id(&start.model.sealed, start.model.parts);
-        let hpke = forge::hpke_keys(suite.into(), secret.expose_to_device(), encapsulated, &id);
+        let hpke = forge::hpke_keys(suite.into(), secret.expose_to_device(), &encapsulated, &id);
         let mut content = start.content;
         forge::encrypt(suite.into(), &hpke.key, &hpke.nonce, &mut content);
-        assert_eq!(content, *ciphertext);
+        assert_eq!(content, ciphertext);
         assert!(start.keys().contains(&("HPKE key", hpke.key)));
     }
 }
@@ -173,12 +173,12 @@ impl Start {
             (Secret::DeviceKey(key), Ok(Wrapping::DeviceKey { salt, .. })) => {
                 let key = *key.expose_to_factory();
                 let terms = postcard::to_allocvec(grant.as_ref().unwrap().terms()).unwrap();
-                let wrapping = forge::grant_key(&key, salt, &terms, &id);
+                let wrapping = forge::grant_key(&key, &salt, &terms, &id);
                 keys.extend([("device key", key), ("grant key", wrapping[..32].try_into().unwrap())]);
             }
             (Secret::X25519(key), Ok(Wrapping::Hpke { encapsulated, .. })) => {
                 let key = *key.expose_to_device();
-                let hpke = forge::hpke_keys(suite, &key, encapsulated, &id);
+                let hpke = forge::hpke_keys(suite, &key, &encapsulated, &id);
                 keys.extend([("X25519 secret", key), ("DH result", hpke.dh)]);
                 keys.extend([("shared secret", hpke.shared), ("HPKE key", hpke.key)]);
             }

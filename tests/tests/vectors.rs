@@ -214,7 +214,8 @@ impl Run<'_> {
     fn by_grant<'h>(&self, header: Header<'h>, envelope: &Envelope) -> Result<Unwrapped<'h>, Error> {
         let grant = self.grant();
         let request = Request::new(header, *envelope.signature(), Grant::parse(&grant)?);
-        self.admit(request.verify_manifest(&self.publisher()?)?)
+        request.verify_manifest(&self.publisher()?)?;
+        self.admit(request)
     }
 
     fn by_vault<'h>(&self, header: Header<'h>, envelope: &Envelope) -> Result<Unwrapped<'h>, Error> {

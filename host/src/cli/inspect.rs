@@ -133,7 +133,7 @@ fn grant_text(grant: &Grant<'_>) -> String {
     ])
 }
 
-fn wrapping_name(wrapping: &Wrapping) -> &'static str {
+fn wrapping_name(wrapping: Wrapping) -> &'static str {
     match wrapping {
         Wrapping::DeviceKey { .. } => "device-key",
         Wrapping::Hpke { .. } => "hpke-x25519",

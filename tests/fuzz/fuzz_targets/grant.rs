@@ -8,7 +8,7 @@ use modelseal_fuzz::{scene, shape};
 
 fuzz_target!(|bytes: &[u8]| {
     let (parsed, shape) = (Grant::parse(bytes).ok(), shape::grant(bytes));
-    let parts = parsed.as_ref().map(|g| (g.terms().clone(), g.wrapping().clone(), g.signature().cloned()));
+    let parts = parsed.as_ref().map(|g| (g.terms().clone(), g.wrapping(), g.signature()));
     assert_eq!(parts, shape);
     let (Some(grant), Some((terms, wrapping, path))) = (parsed, shape) else { return };
     assert_eq!(postcard::to_allocvec(&(&terms, &wrapping, &path)).unwrap(), bytes[12..]);

@@ -40,7 +40,8 @@ pub fn as_host(sealed: &[u8], grant: &[u8], wrap: Wrap) -> modelseal::Result<Vec
             let header = sealed.header()?;
             id = Some(header.id());
             let request = Request::new(header, *sealed.envelope().signature(), Grant::parse(grant)?);
-            Ok(unwrap(request.verify_manifest(&publisher())?, wrap)?)
+            request.verify_manifest(&publisher())?;
+            Ok(unwrap(request, wrap)?)
         },
         &mut write,
         &mut |_| (),

@@ -174,9 +174,9 @@ impl Scene {
         };
         let trust = trusting(&key(self.trusts, 2));
         let signature = if self.manifest_signed { stage.signature } else { Signature::from_bytes(&[3; 64]) };
-        let mut request = Request::new(Header::parse(&stage.header)?, signature, Grant::parse(&grant)?);
+        let request = Request::new(Header::parse(&stage.header)?, signature, Grant::parse(&grant)?);
         if self.verifies_first {
-            request = request.verify_manifest(&trust)?;
+            request.verify_manifest(&trust)?;
         }
         let secret = self.secret();
         let named = request.authenticate(&secret, &trust)?.name(if self.line { LINE } else { "another" })?;
