@@ -22,8 +22,8 @@ const UNWRAPPED: &str = "INFO decrypting";
 /// What the image itself leaves: its statics, and the frame of `main`.
 const NO_SECRET_BYTES: usize = 64;
 /// What must be seen there, so that not to see it later means something.
-const CONTROLS: [&str; 6] =
-    ["DH result", "X25519 secret", "content key", "device key", "payload key", "shared secret"];
+const CONTROLS: [&str; 7] =
+    ["DH result", "X25519 secret", "content key", "device key", "grant key", "payload key", "shared secret"];
 const ZEROS: [u8; 16] = [0; 16];
 const IN_TIME: Limits =
     Limits { validity: Some(Validity { not_before: 1000, not_after: 2000 }), floor: None };
