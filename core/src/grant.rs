@@ -278,6 +278,11 @@ impl<'a> Grant<'a> {
         &self.terms
     }
 
+    /// The terms, read from their bytes once more.
+    pub(crate) fn terms_again(&self) -> Result<Terms<'a>, Error> {
+        Terms::read(&mut Reader::new(self.terms_bytes)).ok_or(Error::GrantEncoding)
+    }
+
     /// The wrapping.
     pub fn wrapping(&self) -> Wrapping {
         let Wrapped { hpke, first, ciphertext, tag } = self.wrapping;

@@ -61,6 +61,11 @@ impl ContentKey {
         &self.0
     }
 
+    /// Makes another key of it, unless `doubt` is 0.
+    pub(crate) fn mix(&mut self, doubt: u8) {
+        mix(&mut self.0, doubt);
+    }
+
     /// (3.1) `payload key[32] || base nonce[12] || commitment[32] =
     /// HKDF-Expand(content key, "modelseal/v1/payload\0" || SHA-256(subject), 76 bytes)`
     pub(crate) fn derive(&self, subject: &[u8]) -> Result<PayloadKeys, Error> {
@@ -84,6 +89,11 @@ pub(crate) struct PayloadKeys {
 }
 
 impl PayloadKeys {
+    /// Makes another key of it, unless `doubt` is 0.
+    pub(crate) fn mix(&mut self, doubt: u8) {
+        mix(&mut self.key, doubt);
+    }
+
     /// (3.2) `nonce(i) = base nonce XOR (four zero bytes || i as unsigned 64-bit big-endian)`
     pub(crate) fn nonce(&self, chunk: u64) -> [u8; NONCE_LEN] {
         let [n0, n1, n2, n3, counted @ ..] = self.base_nonce;
@@ -223,6 +233,11 @@ wiped_on_drop! {
     DeviceKey { 0 }
     GrantKey { key, nonce }
     X25519Secret { 0 }
+}
+
+#[inline(never)]
+fn mix(key: &mut [u8; KEY_LEN], doubt: u8) {
+    key.iter_mut().for_each(|byte| *byte ^= doubt);
 }
 
 #[inline(never)]

@@ -15,9 +15,11 @@
 //! Each step consumes the previous one's type, so none can be left out or done in another order. A vault has
 //! no grant: it starts from a [`Verified<Header>`](Verified) and joins at step 6.
 //!
-//! Comparisons that decide are made twice, differently coded, against a single skipped instruction. The model
-//! id, the terms and the subject also flow into the keys, so that a change of them that slipped through gives
-//! another key, not a model. The reader's own side (its id, line, clock and floor) has the comparisons alone.
+//! Against a single skipped instruction, no refusal rests on one comparison. Signatures are verified twice. The model
+//! id, the terms and the subject flow into the keys. What steps 3 and 4 compare is compared a second time, from the
+//! bytes, with what the reader has read of its own side (id, line, clock, floor) a second time: [`doubt`] of it makes
+//! another content key. The commitment's own difference makes another payload key. The root is compared twice, and
+//! what is handed out carries a proof of it.
 
 use core::hint::black_box;
 
@@ -137,6 +139,8 @@ impl Header<'_> {
 /// What the reader brings to step 4.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions<'a> {
+    /// The line that it asks for.
+    pub line: &'a str,
     /// The reader's own id.
     pub device: DeviceId<'a>,
     /// Seconds since 1970-01-01 UTC; `None` without a working clock.
@@ -167,10 +171,10 @@ impl<'a, 'r> Named<'a, 'r> {
         if let Some(validity) = terms.validity {
             within(validity, conditions.now)?;
         }
-        if !at_least(subject.version, terms.floor) {
+        if subject.version < terms.floor {
             return Err(Error::FloorAboveVersion);
         }
-        if !at_least(subject.version, conditions.floor) {
+        if subject.version < conditions.floor {
             return Err(Error::RolledBack);
         }
         let floor = terms.floor;
@@ -180,14 +184,10 @@ impl<'a, 'r> Named<'a, 'r> {
 
 /// (6.2) Good when `not_before <= now < not_after`.
 fn within(validity: Validity, now: Option<u64>) -> Result<(), Error> {
-    let now = now.ok_or(Error::NoClock)?;
-    if !at_least(now, validity.not_before) {
-        return Err(Error::NotYetValid);
-    }
-    // `now < not_after`, as `now + 1 <= not_after`.
-    match now.checked_add(1) {
-        Some(next) if at_least(validity.not_after, next) => Ok(()),
-        _ => Err(Error::Expired),
+    match now.ok_or(Error::NoClock)? {
+        now if now < validity.not_before => Err(Error::NotYetValid),
+        now if now >= validity.not_after => Err(Error::Expired),
+        _ => Ok(()),
     }
 }
 
@@ -203,15 +203,38 @@ pub struct Admitted<'a, 'r> {
 impl<'a> Admitted<'a, '_> {
     /// Steps 5 and 6: the content key, and that it is the one the manifest commits to. In a frame of its own, for it
     /// copies the header.
+    ///
+    /// `again` are the conditions of step 4, which a device that may be glitched has read a second time: what speaks
+    /// against opening by them is mixed into the content key.
     #[inline(never)]
-    pub fn unwrap(self, secret: &Secret) -> Result<Unwrapped<'a>, Error> {
-        let content = match (self.content, secret) {
+    pub fn unwrap(self, secret: &Secret, again: &Conditions<'_>) -> Result<Unwrapped<'a>, Error> {
+        let mut content = match (self.content, secret) {
             (Some(content), _) => content,
             (None, Secret::X25519(key)) => self.grant.unwrap_with_x25519(key, &self.id)?,
             (None, Secret::DeviceKey(_)) => return Err(Error::GrantKey),
         };
+        content.mix(doubt(self.header, &self.grant, &self.id, again)?);
         Unwrapped::new(self.header.clone(), content, Confirmation { floor: Some(self.floor) })
     }
+}
+
+/// Steps 3 and 4 once more (7, "A device"), from the bytes and without a branch: 0 if nothing speaks against opening.
+#[inline(never)]
+fn doubt(header: &Header<'_>, grant: &Grant<'_>, id: &ModelId, reader: &Conditions<'_>) -> Result<u8, Error> {
+    let (header, terms) = (black_box(header).parse_again()?, black_box(grant).terms_again()?);
+    let subject = &header.manifest().subject;
+    let mut doubt = difference(id.as_bytes(), terms.model.as_bytes())
+        | difference(subject.line.as_bytes(), reader.line.as_bytes())
+        | (u8::from(terms.suite) ^ u8::from(subject.suite))
+        | difference(terms.device.as_str().as_bytes(), reader.device.as_str().as_bytes())
+        | below(subject.version, terms.floor)
+        | below(subject.version, reader.floor);
+    if let Some(Validity { not_before, not_after }) = terms.validity {
+        // Without a clock, it is both too early and too late.
+        doubt |=
+            below(reader.now.unwrap_or(0), not_before) | !below(reader.now.unwrap_or(u64::MAX), not_after);
+    }
+    Ok(doubt)
 }
 
 /// Step 6 is done: the content key that the genuine manifest commits to. It is what grants are made from,
@@ -233,10 +256,13 @@ impl<'a> Unwrapped<'a> {
 
     /// Step 6: derive (3.1) and compare the commitment with the manifest's.
     fn new(header: Header<'a>, content: ContentKey, confirmation: Confirmation) -> Result<Self, Error> {
-        let keys = content.derive(header.subject_bytes()?)?;
-        if !equal(&keys.commitment, &header.manifest().commitment) {
+        let mut keys = content.derive(header.subject_bytes()?)?;
+        let expected = &header.manifest().commitment;
+        if !equal(&keys.commitment, expected) {
             return Err(Error::Commitment);
         }
+        // Where that was skipped, another key opens no chunk.
+        keys.mix(difference(black_box(&keys.commitment), black_box(expected)));
         Ok(Self { header, content, keys, confirmation })
     }
 
@@ -266,11 +292,15 @@ impl<'a> Unwrapped<'a> {
         memory: &'m mut [u8],
         tag: impl FnMut(u64) -> Result<[u8; TAG_LEN], Error>,
     ) -> Result<Opened<'m>, Error> {
-        match self.decrypt::<C>(memory, tag) {
-            Ok(()) => Ok(Opened { model: memory, confirmation: self.confirmation }),
-            Err(error) => {
+        let mut root = [0; 32];
+        let decrypted = self.decrypt::<C>(memory, tag, &mut root);
+        // The root a second time: what the first comparison came to is one flag.
+        let proof = PROOF ^ u32::from(difference(black_box(&root), black_box(&self.header.manifest().root)));
+        match decrypted {
+            Ok(()) if proof == PROOF => Ok(Opened { model: memory, proof, confirmation: self.confirmation }),
+            decrypted => {
                 memory.zeroize();
-                Err(error)
+                Err(decrypted.err().unwrap_or(Error::Root))
             }
         }
     }
@@ -281,6 +311,7 @@ impl<'a> Unwrapped<'a> {
         &self,
         memory: &mut [u8],
         mut tag: impl FnMut(u64) -> Result<[u8; TAG_LEN], Error>,
+        root: &mut [u8; 32],
     ) -> Result<(), Error> {
         let layout = self.header.layout();
         let manifest = self.header.manifest();
@@ -294,28 +325,36 @@ impl<'a> Unwrapped<'a> {
             hasher.update(chunk);
             cipher.open(&self.keys.nonce(i), &[], chunk, &tag(i)?)?;
         }
+        *root = *hasher.finalize().as_bytes();
         // A device that holds the content key can make any tag. It can't make another root.
-        if equal(hasher.finalize().as_bytes(), &manifest.root) { Ok(()) } else { Err(Error::Root) }
+        if equal(root, &manifest.root) { Ok(()) } else { Err(Error::Root) }
     }
 }
 
+/// What [`Opened`] holds if the root was the right one; 16 of its bits are set.
+const PROOF: u32 = 0x5ac3_965a;
+
 /// Step 8 is done: every byte is authentic, in order and complete.
+///
+/// A glitch that takes a refusal for one of these has no proof to show, and gets an empty model.
 pub struct Opened<'m> {
     model: &'m mut [u8],
+    proof: u32,
     confirmation: Confirmation,
 }
 
 impl<'m> Opened<'m> {
     /// The model.
     pub fn model(&self) -> &[u8] {
-        self.model
+        if black_box(self.proof) == PROOF { self.model } else { &[] }
     }
 
     /// Step 9, when the application has seen the model run: raises the stored floor and leaves the model. If
     /// the floor can't be stored, the model is wiped.
     pub fn confirm(self, store: &mut impl FloorStore) -> Result<&'m mut [u8], Error> {
         match self.confirmation.confirm(store) {
-            Ok(()) => Ok(self.model),
+            Ok(()) if black_box(self.proof) == PROOF => Ok(self.model),
+            Ok(()) => Err(Error::Root),
             Err(error) => {
                 self.model.zeroize();
                 Err(error)
@@ -325,7 +364,7 @@ impl<'m> Opened<'m> {
 
     /// Leaves the model without confirming it: the stored floor stays, so an older version may open again.
     pub fn unconfirmed(self) -> &'m mut [u8] {
-        self.model
+        if black_box(self.proof) == PROOF { self.model } else { &mut [] }
     }
 }
 
@@ -351,18 +390,19 @@ pub trait FloorStore {
     fn raise(&mut self, floor: u64) -> Result<(), Error>;
 }
 
-/// Compared twice (7, "A device"), differently coded, and neither time with a branch on a byte: the commitment
-/// depends on the content key. Only the two verdicts are branched on, and they are public.
+/// Compared without a branch on a byte: the commitment depends on the content key. Only the verdict is branched on,
+/// and it is public.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    bool::from(a.ct_eq(b)) && a.len() == b.len() && difference(black_box(a), black_box(b)) == 0
+    bool::from(a.ct_eq(b))
 }
 
-/// The bits in which two slices of one length differ, all in one byte.
+/// 0 if two slices are the same; else the bits in which they differ, all in one byte, or all bits if one is longer.
 fn difference(a: &[u8], b: &[u8]) -> u8 {
-    a.iter().zip(b).fold(0, |bits, (a, b)| black_box(bits | (a ^ b)))
+    let longer = below(a.len() as u64, b.len() as u64) | below(b.len() as u64, a.len() as u64);
+    a.iter().zip(b).fold(longer, |bits, (a, b)| black_box(bits | (a ^ b)))
 }
 
-/// `a >= b`, compared and subtracted.
-fn at_least(a: u64, b: u64) -> bool {
-    a >= b && black_box(a).checked_sub(black_box(b)).is_some()
+/// All bits if `a < b`, none otherwise: what is borrowed in the subtraction.
+fn below(a: u64, b: u64) -> u8 {
+    0u8.wrapping_sub(black_box(a).overflowing_sub(black_box(b)).1.into())
 }

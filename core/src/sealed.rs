@@ -180,6 +180,11 @@ impl<'a> Header<'a> {
         MANIFEST.iter().chain(self.bytes).copied().collect()
     }
 
+    /// The same header, read from its bytes once more.
+    pub(crate) fn parse_again(&self) -> Result<Self, Error> {
+        Self::parse(self.bytes)
+    }
+
     /// Checks the publisher's signature (5).
     pub fn verify(self, signature: &Signature, publisher: &Publisher) -> Result<Verified<Self>, Error> {
         let message = [MANIFEST, self.bytes];

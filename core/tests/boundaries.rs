@@ -117,7 +117,8 @@ impl Sealed {
         let request = Request::new(self.header(), self.signature, Grant::parse(&grant)?);
         let secret = Secret::DeviceKey(key());
         let named = request.authenticate(&secret, &trust())?.name("wake-word")?;
-        named.admit(&Conditions { device: terms.device, now, floor })?.unwrap(&secret)
+        let conditions = Conditions { line: "wake-word", device: terms.device, now, floor };
+        named.admit(&conditions)?.unwrap(&secret, &conditions)
     }
 }
 

@@ -511,6 +511,7 @@ fn opens(sealed: &Sealed, signature: Signature, publisher: &Publisher, grant: &[
         Header::parse(&file[..Prefix::parse(file.first_chunk().unwrap()).unwrap().header_len()]).unwrap();
     let (layout, line) = (header.layout(), header.manifest().subject.line);
     let conditions = Conditions {
+        line,
         device: DeviceId::new(DEVICE).unwrap(),
         now: Some(VALIDITY.not_before),
         floor: header.manifest().subject.version,
@@ -518,7 +519,7 @@ fn opens(sealed: &Sealed, signature: Signature, publisher: &Publisher, grant: &[
     let request = Request::new(header, signature, Grant::parse(grant).unwrap());
     let named =
         request.verify_manifest(publisher).unwrap().authenticate(secret, publisher).unwrap().name(line);
-    let unwrapped = named.unwrap().admit(&conditions).unwrap().unwrap(secret).unwrap();
+    let unwrapped = named.unwrap().admit(&conditions).unwrap().unwrap(secret, &conditions).unwrap();
     let mut memory = file[layout.payload as usize..].to_vec();
     let tag = |i: u64| Ok(*file[layout.index as usize + 48 * i as usize..].first_chunk().unwrap());
     let opened = unwrapped.open_in_place(&mut memory, tag).unwrap();

@@ -136,7 +136,8 @@ impl Sealed {
         let request = Request::new(Header::parse(&self.header)?, self.signature, Grant::parse(grant)?);
         let named = request.authenticate(&with.secret, &self.trust())?.name(with.line)?;
         let device = DeviceId::new(with.device)?;
-        named.admit(&Conditions { device, now: with.now, floor: with.floor })?.unwrap(&with.secret)
+        let conditions = Conditions { line: with.line, device, now: with.now, floor: with.floor };
+        named.admit(&conditions)?.unwrap(&with.secret, &conditions)
     }
 
     fn open<'m>(&self, memory: &'m mut [u8]) -> Result<Opened<'m>, Error> {

@@ -28,9 +28,11 @@ fn open<'m>(sealed: &'m mut [u8], grant: &[u8]) -> Result<Opened<'m>, Error> {
     let (none, secret) = (Publisher::default(), secret());
     let request = Request::new(header, signature, Grant::parse(grant)?);
     let named = request.authenticate(&secret, &none)?.name("greeting")?;
-    let conditions = Conditions { device: DeviceId::new("kitchen-7")?, now: None, floor: 0 };
+    let device = DeviceId::new("kitchen-7")?;
+    let conditions = Conditions { line: "greeting", device, now: None, floor: 0 };
     let tag = |i| Ok(*front[(layout.index + 48 * i) as usize..].first_chunk().unwrap());
-    named.admit(&conditions)?.unwrap(&secret)?.open_in_place(&mut sealed[layout.payload as usize..], tag)
+    let unwrapped = named.admit(&conditions)?.unwrap(&secret, &conditions)?;
+    unwrapped.open_in_place(&mut sealed[layout.payload as usize..], tag)
 }
 
 fn secret() -> Secret {

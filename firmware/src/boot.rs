@@ -82,27 +82,45 @@ fn request<'a, 'g>(
     Ok(Request::new(header, read_signature(storage, &layout)?, grant))
 }
 
-/// Steps 2 to 6.
+/// Steps 2 to 6. Whatever the device brings is read twice: once for the comparisons, and once for what is mixed into
+/// the key.
 fn admit<'a>(device: &mut impl Device, request: &Request<'a, '_>) -> Result<Unwrapped<'a>, Error> {
-    // The grant authenticates the manifest already. A device that trusts publisher keys checks the signature,
-    // too, so that removing a key from it also retires what that key had signed.
+    check_manifest(device, request)?;
+    let named = request.authenticate(device.secret(), device.publisher())?.name(device.line())?;
+    let read = Read::of(device)?;
+    let admitted = named.admit(&read.conditions(device))?;
+    log!(info, "grant admitted, stored floor {=u64}", read.floor);
+    check_manifest(device, request)?;
+    let again = Read::of(device)?;
+    admitted.unwrap(device.secret(), &again.conditions(device))
+}
+
+/// The grant authenticates the manifest already. A device that trusts publisher keys checks the signature, too, so
+/// that removing a key from it also retires what that key had signed.
+#[inline(never)]
+fn check_manifest(device: &impl Device, request: &Request<'_, '_>) -> Result<(), Error> {
     if !device.publisher().keys().is_empty() {
         request.verify_manifest(device.publisher())?;
         log!(info, "manifest signed by the publisher");
     }
-    let named = request.authenticate(device.secret(), device.publisher())?.name(device.line())?;
-    let floor = stored_floor(device)?;
-    let now = device.now();
-    let admitted = named.admit(&Conditions { device: device.id(), now, floor })?;
-    log!(info, "grant admitted, stored floor {=u64}", floor);
-    admitted.unwrap(device.secret())
+    Ok(())
 }
 
-/// Read twice: after a glitch in one of the readings the other still holds.
-fn stored_floor(device: &mut impl Device) -> Result<u64, Error> {
-    let once = device.state().load()?.floor;
-    let twice = device.state().load()?.floor;
-    Ok(once.max(twice))
+/// What a device has to look up.
+struct Read {
+    floor: u64,
+    now: Option<u64>,
+}
+
+impl Read {
+    #[inline(never)]
+    fn of(device: &mut impl Device) -> Result<Self, Error> {
+        Ok(Self { floor: device.state().load()?.floor, now: device.now() })
+    }
+
+    fn conditions<'d>(&self, device: &'d impl Device) -> Conditions<'d> {
+        Conditions { line: device.line(), device: device.id(), now: self.now, floor: self.floor }
+    }
 }
 
 /// Steps 7 and 8.

@@ -174,13 +174,15 @@ impl Fleet<'_> {
     fn open(&self, grant: &[u8], key: &DeviceKey) -> std::result::Result<(), Refusal> {
         let grant = Grant::parse(grant)?;
         let (device, validity) = (grant.terms().device, grant.terms().validity);
-        let conditions = Conditions { device, now: validity.map(|validity| validity.not_before), floor: 0 };
         let secret = Secret::DeviceKey(DeviceKey::from_bytes(key.expose_to_factory()));
         let header = self.content.header();
         // The manifest's signature, which the vault has checked, would only tell why a grant doesn't open.
         let request = Request::new(header.clone(), Signature::from_bytes(&[0; 64]), grant);
-        let named = request.authenticate(&secret, self.publisher)?.name(header.manifest().subject.line)?;
-        named.admit(&conditions)?.unwrap(&secret).map(drop)
+        let line = header.manifest().subject.line;
+        let now = validity.map(|validity| validity.not_before);
+        let conditions = Conditions { line, device, now, floor: 0 };
+        let named = request.authenticate(&secret, self.publisher)?.name(line)?;
+        named.admit(&conditions)?.unwrap(&secret, &conditions).map(drop)
     }
 
     fn sign_all(&self, leaves: &[Leaf<'_>], tally: &Tally<'_>) -> Result<()> {

@@ -133,7 +133,8 @@ impl SealedFile {
             let request = Request::new(header, *self.envelope.signature(), grant);
             request.verify_manifest(&publisher)?;
             let named = request.authenticate(&secret, &publisher)?.name(reader.line)?;
-            named.admit(&reader.conditions()?)?.unwrap(&secret)
+            let conditions = reader.conditions()?;
+            named.admit(&conditions)?.unwrap(&secret, &conditions)
         };
         open().map_err(|refusal| {
             let error = Error::from(refusal);
@@ -342,7 +343,7 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     fn conditions(&self) -> std::result::Result<Conditions<'_>, Refusal> {
         let device = modelseal_core::grant::DeviceId::new(self.identity.device())?;
-        Ok(Conditions { device, now: self.now, floor: self.floor })
+        Ok(Conditions { line: self.line, device, now: self.now, floor: self.floor })
     }
 }
 

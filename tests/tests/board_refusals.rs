@@ -15,6 +15,8 @@ struct Bench {
     model: Vec<u8>,
 }
 
+type Change = Box<dyn FnOnce(&mut Vec<u8>)>;
+
 impl Bench {
     fn new() -> Self {
         let w = Workspace::new();
@@ -76,7 +78,7 @@ fn boards_refuse_what_the_program_refuses() {
         }
         let flip = |at: usize| move |sealed: &mut Vec<u8>| sealed[at] ^= 1;
         let last = bench.sealed.len() - 1;
-        let changes: [(Box<dyn FnOnce(&mut Vec<u8>)>, Error); 9] = [
+        let changes: [(Change, Error); 9] = [
             (Box::new(flip(0)), Error::ForeignMagic),
             (Box::new(|sealed| sealed[16] = 9), Error::UnknownSuite),
             (Box::new(flip(20)), Error::ManifestSignature),

@@ -205,10 +205,10 @@ impl Run<'_> {
     fn admit<'h>(&self, request: Request<'h, '_>) -> Result<Unwrapped<'h>, Error> {
         let (device, secret) = (self.case.device.as_ref().unwrap(), self.secret());
         let floor = device.floor.ok_or(Error::Floor)?.0;
-        let conditions =
-            Conditions { device: DeviceId::new(&device.id)?, now: device.now.map(|now| now.0), floor };
+        let (id, now) = (DeviceId::new(&device.id)?, device.now.map(|now| now.0));
+        let conditions = Conditions { line: &device.line, device: id, now, floor };
         let named = request.authenticate(&secret, &self.publisher()?)?.name(&device.line)?;
-        named.admit(&conditions)?.unwrap(&secret)
+        named.admit(&conditions)?.unwrap(&secret, &conditions)
     }
 
     fn by_grant<'h>(&self, header: Header<'h>, envelope: &Envelope) -> Result<Unwrapped<'h>, Error> {

@@ -57,8 +57,8 @@ pub fn as_host(sealed: &[u8], grant: &[u8], wrap: Wrap) -> modelseal::Result<Vec
 /// Steps 2 to 6.
 fn unwrap<'a>(request: Request<'a, '_>, wrap: Wrap) -> Result<Unwrapped<'a>, Error> {
     let secret = wrap.secret();
-    let conditions = Conditions { device: DeviceId::new(DEVICE)?, now: Some(NOW), floor: FLOOR };
-    request.authenticate(&secret, &publisher())?.name(LINE)?.admit(&conditions)?.unwrap(&secret)
+    let conditions = Conditions { line: LINE, device: DeviceId::new(DEVICE)?, now: Some(NOW), floor: FLOOR };
+    request.authenticate(&secret, &publisher())?.name(LINE)?.admit(&conditions)?.unwrap(&secret, &conditions)
 }
 
 /// What a device must open these files as: nothing, unless header, tags, payload and grant are those of one

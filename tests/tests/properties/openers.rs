@@ -48,7 +48,8 @@ pub(crate) fn open_as_device(sealed: &[u8], held: &Held, floor: &mut Floor) -> R
     let request = Request::new(header, *envelope(sealed).signature(), Grant::parse(&held.grant)?);
     let named = request.authenticate(&secret, &publisher)?.name(held.line)?;
     let device = DeviceId::new(held.identity.device())?;
-    let unwrapped = named.admit(&Conditions { device, now: held.now, floor: floor.0 })?.unwrap(&secret)?;
+    let conditions = Conditions { line: held.line, device, now: held.now, floor: floor.0 };
+    let unwrapped = named.admit(&conditions)?.unwrap(&secret, &conditions)?;
     let mut memory = sealed[layout.payload as usize..].to_vec();
     let opened = unwrapped.open_in_place(&mut memory, |i| Ok(entry(sealed, layout, i).tag))?;
     Ok(opened.confirm(floor)?.to_vec())

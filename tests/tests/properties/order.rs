@@ -179,9 +179,11 @@ impl Scene {
             request.verify_manifest(&trust)?;
         }
         let secret = self.secret();
-        let named = request.authenticate(&secret, &trust)?.name(if self.line { LINE } else { "another" })?;
-        let conditions = Conditions { device: DeviceId::new(DEVICE)?, now: self.now, floor: self.stored };
-        named.admit(&conditions)?.unwrap(&secret).map(|_| ())
+        let line = if self.line { LINE } else { "another" };
+        let named = request.authenticate(&secret, &trust)?.name(line)?;
+        let conditions =
+            Conditions { line, device: DeviceId::new(DEVICE)?, now: self.now, floor: self.stored };
+        named.admit(&conditions)?.unwrap(&secret, &conditions).map(|_| ())
     }
 
     fn secret(&self) -> Secret {

@@ -79,8 +79,8 @@ fn refuses(scene: &Scene, grant: &[u8], key: &Secret) {
 fn unwrap<'a>(scene: &'a Scene, grant: &[u8], key: &Secret) -> Result<Unwrapped<'a>, Error> {
     let request = Request::new(scene.header(), scene.signature, Grant::parse(grant)?);
     let named = request.authenticate(key, &scene.publisher)?.name(LINE)?;
-    let conditions = Conditions { device: DeviceId::new(DEVICE)?, now: None, floor: 0 };
-    named.admit(&conditions)?.unwrap(key)
+    let conditions = Conditions { line: LINE, device: DeviceId::new(DEVICE)?, now: None, floor: 0 };
+    named.admit(&conditions)?.unwrap(key, &conditions)
 }
 
 fn x25519_public(_: &Scene) {
