@@ -329,10 +329,10 @@ impl<'a> Grant<'a> {
             return Err(Error::GrantKey);
         };
         let key = key.grant_key(salt, self.terms_bytes, model)?;
-        let mut content = Zeroizing::new(*ciphertext);
+        let mut content = ContentKey::from_bytes(ciphertext);
         let cipher = Portable::new(self.terms.suite, &key.key)?;
-        cipher.open(&key.nonce, &[], content.as_mut(), tag).map_err(|_| Error::GrantKey)?;
-        Ok(ContentKey::from_bytes(&content))
+        cipher.open(&key.nonce, &[], content.in_place(), tag).map_err(|_| Error::GrantKey)?;
+        Ok(content)
     }
 
     /// (6.4) Unwraps with a private key: `info` has the computed id, `aad` is the terms as received.
@@ -345,11 +345,11 @@ impl<'a> Grant<'a> {
         let Wrapped { hpke: true, first: encapsulated, ciphertext, tag } = self.wrapping else {
             return Err(Error::GrantKey);
         };
-        let mut content = Zeroizing::new(*ciphertext);
-        let opened =
-            x25519::open(self.terms.suite, key, encapsulated, model, self.terms_bytes, &mut content, tag);
+        let (suite, aad) = (self.terms.suite, self.terms_bytes);
+        let mut content = ContentKey::from_bytes(ciphertext);
+        let opened = x25519::open(suite, key, encapsulated, model, aad, content.in_place(), tag);
         opened.map_err(|_| Error::GrantKey)?;
-        Ok(ContentKey::from_bytes(&content))
+        Ok(content)
     }
 
     #[cfg(not(feature = "x25519"))]

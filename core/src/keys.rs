@@ -61,6 +61,11 @@ impl ContentKey {
         &self.0
     }
 
+    /// Where it is unwrapped: until then these bytes are a ciphertext.
+    pub(crate) fn in_place(&mut self) -> &mut [u8; KEY_LEN] {
+        &mut self.0
+    }
+
     /// Makes another key of it, unless `doubt` is 0.
     pub(crate) fn mix(&mut self, doubt: u8) {
         mix(&mut self.0, doubt);

@@ -23,7 +23,6 @@
 
 use core::hint::black_box;
 
-use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::chunk::{ChunkCipher, Portable};
@@ -56,8 +55,8 @@ impl<'a, 'g> Request<'a, 'g> {
 
     /// Step 2. Nothing of the grant is believed before.
     ///
-    /// With a device key, the AEAD call that authenticates is also the one that unwraps (step 5): its result
-    /// waits, unseen, for steps 3 and 4.
+    /// With a device key, the AEAD call that authenticates is the one that unwraps (step 5). Its result isn't kept:
+    /// the content key is unwrapped anew once steps 3 and 4 are done.
     ///
     /// The later steps' types refer to the request, so that a device's stack holds it once.
     pub fn authenticate<'r, 'p>(
@@ -67,26 +66,25 @@ impl<'a, 'g> Request<'a, 'g> {
     ) -> Result<Authentic<'a, 'r, 'p>, Error> {
         // The id is computed from the header in hand, never taken from the grant.
         let id = self.header.id();
-        let (grant, content) = match (self.grant.is_hpke(), secret) {
+        let grant = match (self.grant.is_hpke(), secret) {
             (false, Secret::DeviceKey(key)) => match self.grant.unwrap_with_device_key(key, &id) {
-                Ok(content) => (Verified::by_device_key(&self.grant), Some(content)),
+                Ok(_) => Verified::by_device_key(&self.grant),
                 Err(_) => return Err(self.why_not(key, &id, publisher)),
             },
             (false, Secret::X25519(_)) => return Err(Error::GrantKey),
             (true, _) => {
                 let once = self.grant.verify(publisher)?;
-                let twice = black_box(*once).verify(black_box(publisher))?;
-                (twice, None)
+                black_box(*once).verify(black_box(publisher))?
             }
         };
-        Ok(Authentic { request: self, publisher, id, grant, content })
+        Ok(Authentic { hand: Hand { request: self, id, grant }, publisher })
     }
 
     /// (7, "Which error for which model", step 2) Why the grant didn't open with the device's key and the
     /// computed id. Every answer is a refusal.
     fn why_not(&self, key: &DeviceKey, id: &ModelId, publisher: &Publisher) -> Error {
-        let named = self.grant.terms().model;
-        if named == *id || self.grant.unwrap_with_device_key(key, &named).is_err() {
+        let named = &self.grant.terms().model;
+        if equal(named.as_bytes(), id.as_bytes()) || self.grant.unwrap_with_device_key(key, named).is_err() {
             return Error::GrantKey;
         }
         other_model(&self.header, &self.signature, publisher)
@@ -105,23 +103,27 @@ fn other_model(header: &Header<'_>, signature: &Signature, publisher: &Publisher
 
 /// Step 2 is done: the publisher, or the vault, made this grant. For which model and device is still open.
 pub struct Authentic<'a, 'r, 'p> {
-    request: &'r Request<'a, 'r>,
+    hand: Hand<'a, 'r>,
     publisher: &'p Publisher,
+}
+
+/// What the steps hand on.
+struct Hand<'a, 'r> {
+    request: &'r Request<'a, 'r>,
     id: ModelId,
     grant: Verified<&'r Grant<'r>>,
-    content: Option<ContentKey>,
 }
 
 impl<'a, 'r> Authentic<'a, 'r, '_> {
     /// Step 3: the model in hand is the granted one, and of the line that the caller asked for. With the id,
     /// the whole header is authentic.
     pub fn name(self, line: &str) -> Result<Named<'a, 'r>, Error> {
-        let header = &self.request.header;
-        if !equal(self.id.as_bytes(), self.grant.terms().model.as_bytes()) {
-            return Err(other_model(header, &self.request.signature, self.publisher));
+        let Hand { request, id, grant, .. } = &self.hand;
+        if !equal(id.as_bytes(), grant.terms().model.as_bytes()) {
+            return Err(other_model(&request.header, &request.signature, self.publisher));
         }
-        header.require_line(line)?;
-        Ok(Named { header, id: self.id, grant: self.grant, content: self.content })
+        request.header.require_line(line)?;
+        Ok(Named(self.hand))
     }
 }
 
@@ -150,18 +152,13 @@ pub struct Conditions<'a> {
 }
 
 /// Step 3 is done: a genuine grant for the genuine model in hand.
-pub struct Named<'a, 'r> {
-    header: &'r Header<'a>,
-    id: ModelId,
-    grant: Verified<&'r Grant<'r>>,
-    content: Option<ContentKey>,
-}
+pub struct Named<'a, 'r>(Hand<'a, 'r>);
 
 impl<'a, 'r> Named<'a, 'r> {
     /// Step 4: the terms (6.2).
     pub fn admit(self, conditions: &Conditions<'_>) -> Result<Admitted<'a, 'r>, Error> {
-        let terms = self.grant.terms();
-        let subject = &self.header.manifest().subject;
+        let terms = self.0.grant.terms();
+        let subject = &self.0.request.header.manifest().subject;
         if !equal(&[u8::from(terms.suite)], &[u8::from(subject.suite)]) {
             return Err(Error::OtherSuite);
         }
@@ -177,8 +174,7 @@ impl<'a, 'r> Named<'a, 'r> {
         if subject.version < conditions.floor {
             return Err(Error::RolledBack);
         }
-        let floor = terms.floor;
-        Ok(Admitted { header: self.header, id: self.id, grant: self.grant, content: self.content, floor })
+        Ok(Admitted(self.0))
     }
 }
 
@@ -192,13 +188,7 @@ fn within(validity: Validity, now: Option<u64>) -> Result<(), Error> {
 }
 
 /// Step 4 is done: this device may open the model, now.
-pub struct Admitted<'a, 'r> {
-    header: &'r Header<'a>,
-    id: ModelId,
-    grant: Verified<&'r Grant<'r>>,
-    content: Option<ContentKey>,
-    floor: u64,
-}
+pub struct Admitted<'a, 'r>(Hand<'a, 'r>);
 
 impl<'a> Admitted<'a, '_> {
     /// Steps 5 and 6: the content key, and that it is the one the manifest commits to. In a frame of its own, for it
@@ -208,20 +198,22 @@ impl<'a> Admitted<'a, '_> {
     /// against opening by them is mixed into the content key.
     #[inline(never)]
     pub fn unwrap(self, secret: &Secret, again: &Conditions<'_>) -> Result<Unwrapped<'a>, Error> {
-        let mut content = match (self.content, secret) {
-            (Some(content), _) => content,
-            (None, Secret::X25519(key)) => self.grant.unwrap_with_x25519(key, &self.id)?,
-            (None, Secret::DeviceKey(_)) => return Err(Error::GrantKey),
+        let Hand { request, id, grant } = self.0;
+        let mut content = match secret {
+            Secret::DeviceKey(key) => grant.unwrap_with_device_key(key, &id)?,
+            Secret::X25519(key) => grant.unwrap_with_x25519(key, &id)?,
         };
-        content.mix(doubt(self.header, &self.grant, &self.id, again)?);
-        Unwrapped::new(self.header.clone(), content, Confirmation { floor: Some(self.floor) })
+        let header = request.header.parse_again()?;
+        content.mix(doubt(&header, &grant, &id, again)?);
+        Unwrapped::new(header, content, Confirmation { floor: Some(grant.terms().floor) })
     }
 }
 
-/// Steps 3 and 4 once more (7, "A device"), from the bytes and without a branch: 0 if nothing speaks against opening.
+/// Steps 3 and 4 once more (7, "A device"), of a header that was read again and without a branch: 0 if nothing speaks
+/// against opening.
 #[inline(never)]
 fn doubt(header: &Header<'_>, grant: &Grant<'_>, id: &ModelId, reader: &Conditions<'_>) -> Result<u8, Error> {
-    let (header, terms) = (black_box(header).parse_again()?, black_box(grant).terms_again()?);
+    let terms = grant.terms_again()?;
     let subject = &header.manifest().subject;
     let mut doubt = difference(id.as_bytes(), terms.model.as_bytes())
         | difference(subject.line.as_bytes(), reader.line.as_bytes())
@@ -352,11 +344,11 @@ impl<'m> Opened<'m> {
     /// Step 9, when the application has seen the model run: raises the stored floor and leaves the model. If
     /// the floor can't be stored, the model is wiped.
     pub fn confirm(self, store: &mut impl FloorStore) -> Result<&'m mut [u8], Error> {
-        match self.confirmation.confirm(store) {
-            Ok(()) if black_box(self.proof) == PROOF => Ok(self.model),
-            Ok(()) => Err(Error::Root),
+        let Self { model, proof, confirmation } = self;
+        match confirmation.confirm(store) {
+            Ok(()) => Ok(proven(model, proof)),
             Err(error) => {
-                self.model.zeroize();
+                model.zeroize();
                 Err(error)
             }
         }
@@ -364,8 +356,12 @@ impl<'m> Opened<'m> {
 
     /// Leaves the model without confirming it: the stored floor stays, so an older version may open again.
     pub fn unconfirmed(self) -> &'m mut [u8] {
-        if black_box(self.proof) == PROOF { self.model } else { &mut [] }
+        proven(self.model, self.proof)
     }
+}
+
+fn proven(model: &mut [u8], proof: u32) -> &mut [u8] {
+    if black_box(proof) == PROOF { model } else { &mut [] }
 }
 
 /// The floor that the checked grant set, if a grant it was.
@@ -393,16 +389,18 @@ pub trait FloorStore {
 /// Compared without a branch on a byte: the commitment depends on the content key. Only the verdict is branched on,
 /// and it is public.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    bool::from(a.ct_eq(b))
+    difference(a, b) == 0
 }
 
-/// 0 if two slices are the same; else the bits in which they differ, all in one byte, or all bits if one is longer.
+/// 0 if two slices are the same; else bits in which they differ, all in one byte. Their lengths have one byte.
+#[inline(never)]
 fn difference(a: &[u8], b: &[u8]) -> u8 {
-    let longer = below(a.len() as u64, b.len() as u64) | below(b.len() as u64, a.len() as u64);
-    a.iter().zip(b).fold(longer, |bits, (a, b)| black_box(bits | (a ^ b)))
+    let [lengths, ..] = (a.len() ^ b.len()).to_le_bytes();
+    a.iter().zip(b).fold(lengths, |bits, (a, b)| black_box(bits | (a ^ b)))
 }
 
 /// All bits if `a < b`, none otherwise: what is borrowed in the subtraction.
+#[inline(never)]
 fn below(a: u64, b: u64) -> u8 {
-    0u8.wrapping_sub(black_box(a).overflowing_sub(black_box(b)).1.into())
+    0u8.wrapping_sub(black_box(a).overflowing_sub(b).1.into())
 }

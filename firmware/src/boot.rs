@@ -6,7 +6,7 @@ use embedded_storage::ReadStorage;
 use modelseal_core::Error;
 use modelseal_core::grant::Grant;
 use modelseal_core::open::{Conditions, Opened, Request, Unwrapped};
-use modelseal_core::sealed::{Header, Layout, ModelId, Prefix};
+use modelseal_core::sealed::{Header, Layout, Prefix};
 use zeroize::Zeroize;
 
 use crate::device::Device;
@@ -130,17 +130,16 @@ pub(crate) fn open<'m>(
     payload: &'m mut [u8],
 ) -> Result<Loaded<'m>, Error> {
     let header = unwrapped.header();
-    let (id, version, layout) = (header.id(), header.manifest().subject.version, header.layout());
+    let (version, layout) = (header.manifest().subject.version, header.layout());
     log!(info, "decrypting {=u64} bytes in {=u64} chunks", layout.length, layout.chunks);
     let opened = unwrapped.open_in_place(payload, |i| read_tag(storage, &layout, i))?;
     log!(info, "every byte is authentic");
-    Ok(Loaded { opened, id, version })
+    Ok(Loaded { opened, version })
 }
 
 /// A model that this device may run: every byte is authentic, in order and complete.
 pub struct Loaded<'m> {
     opened: Opened<'m>,
-    id: ModelId,
     version: u64,
 }
 
@@ -148,11 +147,6 @@ impl<'m> Loaded<'m> {
     /// The model.
     pub fn model(&self) -> &[u8] {
         self.opened.model()
-    }
-
-    /// The name by which grants and logs know it.
-    pub fn id(&self) -> ModelId {
-        self.id
     }
 
     /// Its version, from the authentic manifest.

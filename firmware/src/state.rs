@@ -227,6 +227,9 @@ impl<S: StateStore> FloorStore for Floor<'_, S> {
 impl<S: StateStore> Floor<'_, S> {
     /// Stores that what has been chosen is confirmed, unless that is stored already.
     pub(crate) fn confirm(&mut self) -> Result<(), Error> {
+        if self.confirms.is_none() {
+            return Ok(());
+        }
         let state = self.store.load()?;
         let confirmed = self.confirmed(state);
         if confirmed == state { Ok(()) } else { self.store.store(confirmed) }
