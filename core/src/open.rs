@@ -23,7 +23,6 @@
 
 use core::hint::black_box;
 
-use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::chunk::{ChunkCipher, Portable};
@@ -213,15 +212,17 @@ impl<'a> Admitted<'a, '_> {
             (None, Secret::X25519(key)) => self.grant.unwrap_with_x25519(key, &self.id)?,
             (None, Secret::DeviceKey(_)) => return Err(Error::GrantKey),
         };
-        content.mix(doubt(self.header, &self.grant, &self.id, again)?);
-        Unwrapped::new(self.header.clone(), content, Confirmation { floor: Some(self.floor) })
+        let header = black_box(self.header).parse_again()?;
+        content.mix(doubt(&header, &self.grant, &self.id, again)?);
+        Unwrapped::new(header, content, Confirmation { floor: Some(self.floor) })
     }
 }
 
-/// Steps 3 and 4 once more (7, "A device"), from the bytes and without a branch: 0 if nothing speaks against opening.
+/// Steps 3 and 4 once more (7, "A device"), of a header that was read again and without a branch: 0 if nothing speaks
+/// against opening.
 #[inline(never)]
 fn doubt(header: &Header<'_>, grant: &Grant<'_>, id: &ModelId, reader: &Conditions<'_>) -> Result<u8, Error> {
-    let (header, terms) = (black_box(header).parse_again()?, black_box(grant).terms_again()?);
+    let terms = black_box(grant).terms_again()?;
     let subject = &header.manifest().subject;
     let mut doubt = difference(id.as_bytes(), terms.model.as_bytes())
         | difference(subject.line.as_bytes(), reader.line.as_bytes())
@@ -393,16 +394,18 @@ pub trait FloorStore {
 /// Compared without a branch on a byte: the commitment depends on the content key. Only the verdict is branched on,
 /// and it is public.
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    bool::from(a.ct_eq(b))
+    difference(a, b) == 0
 }
 
-/// 0 if two slices are the same; else the bits in which they differ, all in one byte, or all bits if one is longer.
+/// 0 if two slices are the same; else bits in which they differ, all in one byte. Their lengths have one byte.
+#[inline(never)]
 fn difference(a: &[u8], b: &[u8]) -> u8 {
-    let longer = below(a.len() as u64, b.len() as u64) | below(b.len() as u64, a.len() as u64);
-    a.iter().zip(b).fold(longer, |bits, (a, b)| black_box(bits | (a ^ b)))
+    let [lengths, ..] = (a.len() ^ b.len()).to_le_bytes();
+    a.iter().zip(b).fold(lengths, |bits, (a, b)| black_box(bits | (a ^ b)))
 }
 
 /// All bits if `a < b`, none otherwise: what is borrowed in the subtraction.
+#[inline(never)]
 fn below(a: u64, b: u64) -> u8 {
-    0u8.wrapping_sub(black_box(a).overflowing_sub(black_box(b)).1.into())
+    0u8.wrapping_sub(black_box(a).overflowing_sub(b).1.into())
 }

@@ -120,6 +120,43 @@ impl Sealed {
         let conditions = Conditions { line: "wake-word", device: terms.device, now, floor };
         named.admit(&conditions)?.unwrap(&secret, &conditions)
     }
+
+    /// The same, where the conditions of step 4 are good and those read again are these.
+    fn again(&self, terms: &Terms<'_>, good: &Conditions<'_>, again: &Conditions<'_>) -> Result<(), Error> {
+        let key = || DeviceKey::from_bytes(&[5; 32]);
+        let grant = wrap_for_device_key(&self.unwrapped(), terms, &key(), &mut Sevens)?;
+        let request = Request::new(self.header(), self.signature, Grant::parse(&grant)?);
+        let secret = Secret::DeviceKey(key());
+        let named = request.authenticate(&secret, &trust())?.name(good.line)?;
+        named.admit(good)?.unwrap(&secret, again).map(drop)
+    }
+}
+
+/// As if each comparison of steps 3 and 4 had been skipped: the second reading alone gives another key.
+#[test]
+fn what_is_read_again_flows_into_the_key() {
+    let sealed = seal(Subject { version: 7, ..subject() }, 1);
+    let unwrapped = sealed.unwrapped();
+    let validity = Some(Validity { not_before: 10, not_after: 20 });
+    let terms = Terms { validity, ..Terms::new(&unwrapped, DeviceId::new("dev").unwrap()) };
+    let good = Conditions { line: "wake-word", device: terms.device, now: Some(10), floor: 7 };
+    let again = |conditions| sealed.again(&terms, &good, &conditions);
+    for now in [10, 19] {
+        assert_eq!(again(Conditions { now: Some(now), ..good }), Ok(()));
+    }
+    for now in [None, Some(0), Some(9), Some(20), Some(u64::MAX)] {
+        assert_eq!(again(Conditions { now, ..good }), Err(Error::Commitment), "{now:?}");
+    }
+    for floor in [8, 1 << 32, u64::MAX] {
+        assert_eq!(again(Conditions { floor, ..good }), Err(Error::Commitment), "{floor}");
+    }
+    for line in ["wake-wore", "wake-wor", "wake-word-", ""] {
+        assert_eq!(again(Conditions { line, ..good }), Err(Error::Commitment), "{line}");
+    }
+    for device in ["dew", "de", "devi"] {
+        let device = DeviceId::new(device).unwrap();
+        assert_eq!(again(Conditions { device, ..good }), Err(Error::Commitment), "{device:?}");
+    }
 }
 
 // ---- The sealed model ----
