@@ -12,7 +12,7 @@ from machine import ARGUMENTS, FLASH, I2C, LR, PAGE, PC, RESULTS, SP
 
 # Parts of mangled names: signatures, key exchange, and the bus.
 BUS = ["embedded_hal..i2c..I2c"]
-LONG = ["4sign9Publisher10has_signed", "4sign9Publisher16has_signed_parts", "4decap17h", "AeadInOut", "blake36Hasher6update", "compress256"] + BUS
+LONG = ["4sign9Publisher10has_signed", "4sign9Publisher16has_signed_parts", "5decap17h", "AeadInOut", "blake36Hasher6update", "compress256"] + BUS
 
 
 class Memo:
