@@ -328,7 +328,7 @@ const PROOF: u32 = 0x5ac3_965a;
 
 /// Step 8 is done: every byte is authentic, in order and complete.
 ///
-/// A glitch that takes a refusal for one of these has no proof to show, and gets an empty model.
+/// A glitch that takes a refusal for one of these has no proof to show: it gets an empty model, and confirms nothing.
 pub struct Opened<'m> {
     model: &'m mut [u8],
     proof: u32,
@@ -344,9 +344,9 @@ impl<'m> Opened<'m> {
     /// Step 9, when the application has seen the model run: raises the stored floor and leaves the model. If
     /// the floor can't be stored, the model is wiped.
     pub fn confirm(self, store: &mut impl FloorStore) -> Result<&'m mut [u8], Error> {
-        let Self { model, proof, confirmation } = self;
-        match confirmation.confirm(store) {
-            Ok(()) => Ok(proven(model, proof)),
+        let model = proven(self.model, self.proof).ok_or(Error::Root)?;
+        match self.confirmation.confirm(store) {
+            Ok(()) => Ok(model),
             Err(error) => {
                 model.zeroize();
                 Err(error)
@@ -356,12 +356,12 @@ impl<'m> Opened<'m> {
 
     /// Leaves the model without confirming it: the stored floor stays, so an older version may open again.
     pub fn unconfirmed(self) -> &'m mut [u8] {
-        proven(self.model, self.proof)
+        proven(self.model, self.proof).unwrap_or_default()
     }
 }
 
-fn proven(model: &mut [u8], proof: u32) -> &mut [u8] {
-    if black_box(proof) == PROOF { model } else { &mut [] }
+fn proven(model: &mut [u8], proof: u32) -> Option<&mut [u8]> {
+    (black_box(proof) == PROOF).then_some(model)
 }
 
 /// The floor that the checked grant set, if a grant it was.
@@ -396,7 +396,7 @@ pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
 #[inline(never)]
 fn difference(a: &[u8], b: &[u8]) -> u8 {
     let [lengths, ..] = (a.len() ^ b.len()).to_le_bytes();
-    a.iter().zip(b).fold(lengths, |bits, (a, b)| black_box(bits | (a ^ b)))
+    black_box(a.iter().zip(b).fold(lengths, |bits, (a, b)| bits | (a ^ b)))
 }
 
 /// All bits if `a < b`, none otherwise: what is borrowed in the subtraction.
