@@ -17,7 +17,7 @@
 //!
 //! Against a single skipped instruction, no refusal rests on one comparison. Signatures are verified twice. The model
 //! id, the terms and the subject flow into the keys. What steps 3 and 4 compare is compared a second time, from the
-//! bytes, with what the reader has read of its own side (id, line, clock, floor) a second time: [`doubt`] of it makes
+//! bytes, with what the reader has read of its own side (id, line, clock, floor) a second time: doubt of it makes
 //! another content key. The commitment's own difference makes another payload key. The root is compared twice, and
 //! what is handed out carries a proof of it.
 
