@@ -80,7 +80,7 @@ fn attempt(
 
 impl Chosen {
     /// What [`Loaded::confirm`] does, and remembers that what was chosen is what boots from now on. For when
-    /// the application has seen the model run.
+    /// the application has seen the model run. Fails if an update has meanwhile begun in its place.
     pub fn confirm<'m>(self, loaded: Loaded<'m>, device: &mut impl Device) -> Result<&'m mut [u8], Error> {
         loaded.confirm_as(device, Some(self.choice))
     }

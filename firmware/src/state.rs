@@ -220,7 +220,8 @@ impl<S: StateStore> FloorStore for Floor<'_, S> {
 
     fn raise(&mut self, floor: u64) -> Result<(), Error> {
         let state = self.store.load()?;
-        self.store.store(State { floor, ..self.confirmed(state) })
+        let confirmed = self.confirmed(state)?;
+        self.store.store(State { floor, ..confirmed })
     }
 }
 
@@ -231,14 +232,19 @@ impl<S: StateStore> Floor<'_, S> {
             return Ok(());
         }
         let state = self.store.load()?;
-        let confirmed = self.confirmed(state);
+        let confirmed = self.confirmed(state)?;
         if confirmed == state { Ok(()) } else { self.store.store(confirmed) }
     }
 
-    fn confirmed(&self, state: State) -> State {
+    /// A trial ends only with its own confirmation. What has been given up or written over since it was chosen can't
+    /// be confirmed any more.
+    fn confirmed(&self, state: State) -> Result<State, Error> {
         match self.confirms {
-            Some(choice) => State { confirmed: Some(choice), trial: None, ..state },
-            None => state,
+            Some(_) if state.trial.map(|trial| trial.choice) == self.confirms => {
+                Ok(State { confirmed: self.confirms, trial: None, ..state })
+            }
+            Some(_) if state.confirmed != self.confirms => Err(Error::Storage),
+            _ => Ok(state),
         }
     }
 }

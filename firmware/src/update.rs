@@ -123,28 +123,24 @@ fn begin<T: Target>(
     image: Option<u32>,
 ) -> Result<(Update, u32), Error> {
     let state = device.state().load()?;
-    let in_use = match (state.confirmed, state.trial) {
-        (Some(confirmed), Some(_)) => {
-            device.state().store(State { trial: None, ..state })?;
-            confirmed
-        }
-        (Some(confirmed), None) => confirmed,
-        (None, Some(trial)) => trial.choice,
-        (None, None) => return Err(Error::Floor),
-    };
+    let in_use = state.confirmed.or(state.trial.map(|trial| trial.choice)).ok_or(Error::Floor)?;
     let grant = in_use.grant.other();
-    let Some(len) = image else {
-        let choice = Choice { image: in_use.image, grant };
-        let mut buffer = GRANT_BUFFER;
-        let len = target.find(in_use, &mut buffer)?.1.capacity();
-        return Ok((Update { choice, image }, u32::try_from(len).map_err(|_| Error::Memory)?));
+    let (choice, len) = match image {
+        Some(len) => {
+            let choice = Choice { image: in_use.image.other(), grant };
+            let room = target.room(choice, in_use)?;
+            (choice, Some(len).filter(|len| (1..=room).contains(len)).ok_or(Error::Memory)?)
+        }
+        None => {
+            let mut buffer = GRANT_BUFFER;
+            let len = target.find(in_use, &mut buffer)?.1.capacity();
+            (Choice { image: in_use.image, grant }, u32::try_from(len).map_err(|_| Error::Memory)?)
+        }
     };
-    let choice = Choice { image: in_use.image.other(), grant };
-    if (1..=target.room(choice, in_use)?).contains(&len) {
-        Ok((Update { choice, image }, len))
-    } else {
-        Err(Error::Memory)
+    if state.confirmed.is_some() && state.trial.is_some() {
+        device.state().store(State { trial: None, ..state })?;
     }
+    Ok((Update { choice, image }, len))
 }
 
 impl Update {
@@ -195,8 +191,10 @@ impl Update {
     fn finish(self, device: &mut impl Device, target: &mut impl Target) -> Result<Answer, Error> {
         let version = verify(device, target, self.choice)?;
         let state = device.state().load()?;
+        // Before anything has been confirmed, a factory's model is what there is to fall back to.
+        let confirmed = state.confirmed.or(state.trial.map(|trial| trial.choice));
         let trial = Some(Trial { choice: self.choice, tries: TRIES });
-        device.state().store(State { trial, ..state })?;
+        device.state().store(State { confirmed, trial, ..state })?;
         log!(info, "verified the update, version {=u64}", version);
         Ok(Answer::Verified { version })
     }

@@ -100,8 +100,25 @@ fn an_update_that_is_refused_falls_back_at_once() {
 #[test]
 fn storage_that_does_not_answer_costs_one_try() {
     let (mut device, mut places) = updated(8, |places| places.deliveries[1].fill(0xff));
-    assert_eq!(boot(&mut device, &mut places, false), Ok(7));
+    assert_eq!(boot(&mut device, &mut places, true), Ok(7));
     assert_eq!(device.state.load().unwrap().trial, Some(Trial { choice: B, tries: TRIES - 1 }));
+}
+
+/// An update that begins while a trial runs gives the trial up, and writes over it.
+#[test]
+fn a_trial_that_was_given_up_meanwhile_is_not_confirmed() {
+    let (mut device, mut places) = updated(8, |_| {});
+    let chosen = choose(&mut device, &mut places).unwrap();
+    assert_eq!(chosen, Chosen { choice: B, trial: true });
+    let mut buffer = GRANT_BUFFER;
+    let (grant, mut image) = places.find(B, &mut buffer).unwrap();
+    let mut memory = [0; 4000];
+    let loaded = load(&mut device, grant, &mut image, &mut memory).unwrap();
+    let state = State { trial: None, ..device.state.load().unwrap() };
+    device.state.store(state).unwrap();
+    assert_eq!(chosen.confirm(loaded, &mut device).err(), Some(Error::Storage));
+    assert_eq!(device.state.load(), Ok(state));
+    assert_eq!(memory, [0; 4000]);
 }
 
 #[test]

@@ -146,6 +146,20 @@ fn an_update_arrives_is_tried_and_confirmed() {
     }
 }
 
+/// Before anything was confirmed, a factory's model is what is fallen back to.
+#[test]
+fn the_first_update_can_fail_too() {
+    let mut bench = Bench { device: Fake::new(SECRETS[0]()), places: Places::blank() };
+    let sealed = Sealed::of_version(SUITES[1], 7);
+    bench.places.put(Choice::FIRST, &sealed.file, &granted(&sealed, &bench.device));
+    let next = Next::new(8, &bench);
+    assert_eq!(bench.update(next.brought(), |_, _| {}), Ok(8));
+    for _ in 0..TRIES {
+        assert!(choose(&mut bench.device, &mut bench.places).unwrap().trial);
+    }
+    assert_eq!(bench.boot(), Ok(7));
+}
+
 #[test]
 fn a_new_grant_comes_alone() {
     let mut bench = Bench::new();

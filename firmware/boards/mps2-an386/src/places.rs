@@ -86,7 +86,9 @@ impl<E: Storage> Target for Places<'_, E> {
 
     fn room(&mut self, choice: Choice, in_use: Choice) -> Result<u32, Error> {
         let mut buffer = GRANT_BUFFER;
-        let overlap = self.delivery(in_use, &mut buffer)?.sealed_len > IMAGE_B as u64;
+        // What can't be read doesn't boot, and an update may be what mends it.
+        let overlap =
+            self.delivery(in_use, &mut buffer).is_ok_and(|delivery| delivery.sealed_len > IMAGE_B as u64);
         Ok(if choice.image == Slot::B && overlap { 0 } else { IMAGE_B as u32 })
     }
 

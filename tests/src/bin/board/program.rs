@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use embedded_storage::Storage;
+use embedded_storage::{ReadStorage, Storage};
 use modelseal_firmware::eeprom;
 use modelseal_firmware::provision::{DELIVERED_GRANT_MAX, Delivery};
 use modelseal_firmware::state::{Choice, Slot, State, StateStore, TRIES, Trial};
@@ -15,6 +15,7 @@ use modelseal_tests::sdcard;
 use crate::Failure;
 use crate::chips::Chip;
 use crate::options::Options;
+use crate::send::refused;
 
 const MPS2: &str = "mps2-an386";
 const LM3S: &str = "lm3s6965evb";
@@ -22,17 +23,16 @@ const LM3S: &str = "lm3s6965evb";
 /// Writes both where the board looks for what it boots; or where an update would go, to be tried.
 pub(crate) fn program(options: &Options) -> Result<(), Failure> {
     let eeprom = Path::new(options.require("eeprom")?);
-    let choice = match options.get("install") {
-        Some(_) => install(eeprom)?,
-        None => booted(eeprom)?,
-    };
+    let installs = options.get("install").is_some();
+    let choice = if installs { spare(eeprom)? } else { booted(eeprom)? };
     let sealed = std::fs::read(options.require("sealed")?)?;
     let grant = read_grant(options)?;
     match options.require("board")? {
         MPS2 => mps2(options, choice, &sealed, &grant),
         LM3S => lm3s(options, choice, &sealed, &grant),
         board => Err(format!("unknown board {board}").into()),
-    }
+    }?;
+    if installs { install(eeprom, choice) } else { Ok(()) }
 }
 
 /// A board's storage with nothing in it.
@@ -60,16 +60,20 @@ fn booted(eeprom: &Path) -> Result<Choice, Failure> {
     Ok(trial.or(state.and_then(|state| state.confirmed)).unwrap_or(Choice::FIRST))
 }
 
-/// Stores that the places which aren't confirmed are to be tried.
-fn install(eeprom: &Path) -> Result<Choice, Failure> {
-    let mut store = eeprom::state(Chip::open(eeprom)?, 0);
-    let state = store.load().map_err(modelseal::Error::from)?;
+/// The places that aren't confirmed.
+fn spare(eeprom: &Path) -> Result<Choice, Failure> {
+    let state = eeprom::state(Chip::open(eeprom)?, 0).load().map_err(|error| refused(error.code()))?;
     let in_use =
         state.confirmed.ok_or("nothing has been confirmed on this board that an update could follow")?;
-    let choice = Choice { image: in_use.image.other(), grant: in_use.grant.other() };
+    Ok(Choice { image: in_use.image.other(), grant: in_use.grant.other() })
+}
+
+/// Stores that they are to be tried.
+fn install(eeprom: &Path, choice: Choice) -> Result<(), Failure> {
+    let mut store = eeprom::state(Chip::open(eeprom)?, 0);
+    let state = store.load().map_err(modelseal::Error::from)?;
     let trial = Some(Trial { choice, tries: TRIES });
-    store.store(State { trial, ..state }).map_err(modelseal::Error::from)?;
-    Ok(choice)
+    Ok(store.store(State { trial, ..state }).map_err(modelseal::Error::from)?)
 }
 
 /// The memory map is in firmware/boards/mps2-an386/src/places.rs.
@@ -78,7 +82,11 @@ fn mps2(options: &Options, choice: Choice, sealed: &[u8], grant: &[u8]) -> Resul
         if choice.image == Slot::A { 0 } else { 8 << 20 },
         if choice.grant == Slot::A { 0x0400 } else { 0x1000 },
     );
-    Chip::open(Path::new(options.require("storage")?))?.write(image, sealed)?;
+    let mut storage = Chip::open(Path::new(options.require("storage")?))?;
+    if image as usize + sealed.len() > storage.capacity() {
+        return Err(refused(modelseal_core::Error::Memory.code()));
+    }
+    storage.write(image, sealed)?;
     let mut buffer = GRANT_BUFFER;
     let beside = Delivery { sealed_len: sealed.len() as u64, grant };
     let beside = beside.encode(&mut buffer).map_err(modelseal::Error::from)?;

@@ -37,7 +37,7 @@ pub(crate) fn send(options: &Options) -> Result<(), Failure> {
 }
 
 /// The verdict, as a board gives it that refuses to boot.
-fn refused(code: u16) -> Failure {
+pub(crate) fn refused(code: u16) -> Failure {
     match modelseal_core::Error::ALL.iter().find(|error| error.code() == code) {
         Some(error) => {
             println!("refused {code} {}", error.name());
