@@ -208,7 +208,9 @@ mod tests {
 
     #[test]
     fn control_characters_are_those_of_unicode() {
-        for char in '\0'..=char::MAX {
+        // Miri is slow.
+        let last = if cfg!(miri) { '\u{ff}' } else { char::MAX };
+        for char in '\0'..=last {
             let mut buffer = [0; 8];
             let text = char.encode_utf8(&mut buffer);
             assert_eq!(has_control_characters(text), char.is_control(), "{char:?}");
