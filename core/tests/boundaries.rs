@@ -134,6 +134,7 @@ impl Sealed {
 
 /// As if each comparison of steps 3 and 4 had been skipped: the second reading alone gives another key.
 #[test]
+#[cfg_attr(miri, ignore = "minutes")]
 fn what_is_read_again_flows_into_the_key() {
     let sealed = seal(Subject { version: 7, ..subject() }, 1);
     let unwrapped = sealed.unwrapped();
