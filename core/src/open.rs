@@ -286,10 +286,13 @@ impl<'a> Unwrapped<'a> {
     ) -> Result<Opened<'m>, Error> {
         let mut root = [0; 32];
         let decrypted = self.decrypt::<C>(memory, tag, &mut root);
-        // The root a second time: what the first comparison came to is one flag.
+        // The root a second time: what the first comparison came to is one flag. And what this came to stays what it is,
+        // where the compiler would take it for PROOF once it has been compared.
         let proof = PROOF ^ u32::from(difference(&root, &self.header.manifest().root));
         match decrypted {
-            Ok(()) if proof == PROOF => Ok(Opened { model: memory, proof, confirmation: self.confirmation }),
+            Ok(()) if black_box(proof) == PROOF => {
+                Ok(Opened { model: memory, proof, confirmation: self.confirmation })
+            }
             decrypted => {
                 memory.zeroize();
                 Err(decrypted.err().unwrap_or(Error::Root))
