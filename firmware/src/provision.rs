@@ -17,6 +17,8 @@ use modelseal_core::sign::{Publisher, TRUSTED_MAX};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::device::Device;
+use crate::state::StateStore;
 use crate::storage::GrantBuffer;
 
 const PROVISIONED: &[u8; 8] = b"\x89MSDEV\x1a\n";
@@ -63,6 +65,42 @@ impl<'a> Provisioned<'a> {
         };
         let publisher = self.publisher.clone();
         encode(PROVISIONED, &Wire { device: self.device, line: self.line, publisher, kind, key }, buffer)
+    }
+}
+
+/// A device that keeps what a factory wrote as [`Provisioned`], and its state wherever a port keeps it.
+pub struct ProvisionedDevice<'a, S> {
+    /// What a factory wrote.
+    pub provisioned: Provisioned<'a>,
+    /// What the clock says, in seconds since 1970-01-01 UTC, where there is one.
+    pub now: Option<u64>,
+    /// Where the state is kept.
+    pub state: S,
+}
+
+impl<S: StateStore> Device for ProvisionedDevice<'_, S> {
+    fn id(&self) -> DeviceId<'_> {
+        self.provisioned.device
+    }
+
+    fn line(&self) -> &str {
+        self.provisioned.line
+    }
+
+    fn secret(&self) -> &Secret {
+        &self.provisioned.secret
+    }
+
+    fn publisher(&self) -> &Publisher {
+        &self.provisioned.publisher
+    }
+
+    fn state(&mut self) -> &mut impl StateStore {
+        &mut self.state
+    }
+
+    fn now(&mut self) -> Option<u64> {
+        self.now
     }
 }
 

@@ -68,17 +68,36 @@ fn attempt(
     device.state().store(State { trial: Some(Trial { tries, ..trial }), ..state })?;
     match verify(device, slots, trial.choice) {
         Ok(_) => Ok(Chosen { choice: trial.choice, trial: true }),
-        // Storage may answer next time.
-        Err(Error::Storage) => Ok(fallback),
-        Err(_error) => {
-            log!(warn, "the update is refused, {=u16} {=str}, falling back", _error.code(), _error.name());
+        Err(error) if may_pass(error) => Ok(fallback),
+        Err(error) => {
+            log!(warn, "the update is refused, {=u16} {=str}, falling back", error.code(), error.name());
             device.state().store(State { trial: None, ..state })?;
             Ok(fallback)
         }
     }
 }
 
+/// Storage may answer next time, and a clock be set.
+fn may_pass(error: Error) -> bool {
+    matches!(error, Error::Storage | Error::NoClock | Error::NotYetValid)
+}
+
 impl Chosen {
+    /// For when what was chosen doesn't open: gives a trial up that has something to fall back to, unless the
+    /// reason may pass. The next boot then falls back. Gives the reason back, or why that couldn't be stored.
+    pub fn refused(self, error: Error, device: &mut impl Device) -> Error {
+        match device.state().load() {
+            Ok(state) if self.is_tried(&state) && !may_pass(error) => {
+                device.state().store(State { trial: None, ..state }).err().unwrap_or(error)
+            }
+            _ => error,
+        }
+    }
+
+    fn is_tried(&self, state: &State) -> bool {
+        state.confirmed.is_some() && state.trial.map(|trial| trial.choice) == Some(self.choice)
+    }
+
     /// What [`Loaded::confirm`] does, and remembers that what was chosen is what boots from now on. For when
     /// the application has seen the model run. Fails if an update has meanwhile begun in its place.
     pub fn confirm<'m>(self, loaded: Loaded<'m>, device: &mut impl Device) -> Result<&'m mut [u8], Error> {

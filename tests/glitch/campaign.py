@@ -15,8 +15,7 @@ NOP = {2: b"\x00\xbf", 4: b"\xaf\xf3\x00\x80"}
 
 # Parts of mangled names: arithmetic, copying and driving pins. They decide nothing about a model, and are sampled.
 PRIMITIVES = ["curve25519", "4sha2", "6blake3", "4hkdf", "4hpke", "6cipher", "poly1305", "aes", "3mem6mem", "__aeabi_mem",
-              "memcmp", "6digest", "_defmt_", "embedded_hal", "3i2c", "eeprom24x", "cortex_m_rt_main", "has_signed",
-              "black_box", "compiler_builtins"]
+              "memcmp", "6digest", "_defmt_", "embedded_hal", "3i2c", "eeprom24x", "cortex_m_rt_main", "compiler_builtins"]
 
 
 class Campaign:

@@ -1,5 +1,6 @@
 //! What boots, boot after boot.
 
+use modelseal_core::grant::Validity;
 use modelseal_core::keys::Secret;
 
 use super::*;
@@ -17,7 +18,10 @@ fn boot(device: &mut Fake, places: &mut Places, confirms: bool) -> Result<u64, E
     let mut buffer = GRANT_BUFFER;
     let (grant, mut image) = places.find(chosen.choice, &mut buffer)?;
     let mut memory = [0; 4000];
-    let loaded = load(device, grant, &mut image, &mut memory)?;
+    let loaded = match load(device, grant, &mut image, &mut memory) {
+        Ok(loaded) => loaded,
+        Err(error) => return Err(chosen.refused(error, device)),
+    };
     let version = loaded.version();
     if confirms {
         chosen.confirm(loaded, device)?;
@@ -95,6 +99,31 @@ fn an_update_that_is_refused_falls_back_at_once() {
     let state = device.state.load().unwrap();
     device.state.store(State { floor: 7, ..state }).unwrap();
     assert_eq!(boot(&mut device, &mut places, false), Ok(7));
+}
+
+/// What is found out only when the model is opened costs one boot.
+#[test]
+fn an_update_whose_tags_are_wrong_falls_back_at_the_next_boot() {
+    let index = usize::try_from(Sealed::of_version(SUITES[1], 8).layout.index).unwrap();
+    let (mut device, mut places) = updated(8, |places| places.images[1][index] ^= 1);
+    assert_eq!(boot(&mut device, &mut places, false), Err(Error::Chunk));
+    assert_eq!(boot(&mut device, &mut places, false), Ok(7));
+    // What was confirmed isn't given up.
+    places.images[0][index] ^= 1;
+    let before = device.state.load();
+    assert_eq!(boot(&mut device, &mut places, false), Err(Error::Chunk));
+    assert_eq!(device.state.load(), before);
+}
+
+#[test]
+fn an_update_without_a_clock_waits_for_one() {
+    let (mut device, mut places) = updated(8, |_| {});
+    let new = Sealed::of_version(SUITES[1], 8);
+    let validity = Some(Validity { not_before: 10, not_after: 20 });
+    places.put(B, &new.file, &new.grant(&device.secret, |terms| terms.validity = validity));
+    assert_eq!(boot(&mut device, &mut places, true), Ok(7));
+    device.now = Some(15);
+    assert_eq!(boot(&mut device, &mut places, true), Ok(8));
 }
 
 #[test]

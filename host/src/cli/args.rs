@@ -376,7 +376,7 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_name = "PATH")]
         port: PathBuf,
         /// The line's speed
-        #[arg(long, value_name = "BAUD", default_value_t = 115_200)]
+        #[arg(long, value_name = "BAUD", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(1..))]
         baud: u32,
     },
     /// Make the registry the vault's, where it is a copy from before all of its publisher keys were destroyed

@@ -6,7 +6,7 @@ use cortex_m_rt::{ExceptionFrame, entry, exception};
 use defmt_semihosting as _;
 use embedded_storage::ReadStorage;
 use modelseal_firmware::modelseal_core::Error;
-use modelseal_firmware::provision::{Provisioned, Purpose, Surroundings};
+use modelseal_firmware::provision::{Provisioned, ProvisionedDevice, Purpose, Surroundings};
 use modelseal_firmware::slots::{Chosen, Slots, choose};
 use modelseal_firmware::state::{Choice, Slot};
 use modelseal_firmware::storage::GRANT_BUFFER;
@@ -14,7 +14,7 @@ use modelseal_firmware::{Device, Loaded, load};
 use semihosting::process::exit;
 use zeroize::Zeroize;
 
-use crate::board::{Board, state};
+use crate::board::state;
 use crate::card::Card;
 use crate::memory::{abandon, provisioned, take_model, wipe_stack};
 use crate::places::Places;
@@ -45,10 +45,14 @@ fn run(memory: &mut [u8]) -> Result<(), Error> {
     }
 
     chip::start();
-    let mut board = Board::new(provisioned, surroundings.now, state(i2c::Bus::take().ok_or(Error::Storage)?));
+    let state = state(i2c::Bus::take().ok_or(Error::Storage)?);
+    let mut board = ProvisionedDevice { provisioned, now: surroundings.now, state };
     let mut places = Places::new(Card::take()?);
     let chosen = chosen(&mut board, &mut places)?;
-    let opened = open(&mut board, &mut places, chosen.choice, memory)?;
+    let opened = match open(&mut board, &mut places, chosen.choice, memory) {
+        Ok(opened) => opened,
+        Err(error) => return Err(chosen.refused(error, &mut board)),
+    };
     let version = opened.version();
     // An application would run the model here, and confirm it when it works.
     let hash = hash(opened.model());

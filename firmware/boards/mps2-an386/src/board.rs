@@ -1,4 +1,4 @@
-//! What this board brings to [`Device`].
+//! What this board brings to a device: where its state is kept.
 
 use core::cell::RefCell;
 
@@ -6,57 +6,13 @@ use eeprom24x::{Eeprom24x, SlaveAddr};
 use embedded_hal::delay::DelayNs;
 use embedded_hal_bus::i2c::RefCellDevice;
 use embedded_storage::Storage;
-use modelseal_firmware::Device;
 use modelseal_firmware::eeprom;
-use modelseal_firmware::modelseal_core::grant::DeviceId;
-use modelseal_firmware::modelseal_core::keys::Secret;
-use modelseal_firmware::modelseal_core::sign::Publisher;
-use modelseal_firmware::provision::Provisioned;
 use modelseal_firmware::state::StateStore;
 
 use crate::i2c::BitBang;
 
 /// The processor's clock in Hz.
 pub(crate) const CLOCK: u32 = 25_000_000;
-
-/// The board, as far as its one line is concerned.
-pub(crate) struct Board<'a, S> {
-    provisioned: Provisioned<'a>,
-    now: Option<u64>,
-    state: S,
-}
-
-impl<'a, S: StateStore> Board<'a, S> {
-    pub(crate) fn new(provisioned: Provisioned<'a>, now: Option<u64>, state: S) -> Self {
-        Self { provisioned, now, state }
-    }
-}
-
-impl<S: StateStore> Device for Board<'_, S> {
-    fn id(&self) -> DeviceId<'_> {
-        self.provisioned.device
-    }
-
-    fn line(&self) -> &str {
-        self.provisioned.line
-    }
-
-    fn secret(&self) -> &Secret {
-        &self.provisioned.secret
-    }
-
-    fn publisher(&self) -> &Publisher {
-        &self.provisioned.publisher
-    }
-
-    fn state(&mut self) -> &mut impl StateStore {
-        &mut self.state
-    }
-
-    fn now(&mut self) -> Option<u64> {
-        self.now
-    }
-}
 
 /// The state, at the EEPROM's byte 0.
 pub(crate) fn state(bus: &RefCell<BitBang>) -> impl StateStore {

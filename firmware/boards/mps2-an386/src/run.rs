@@ -7,7 +7,9 @@ use cortex_m_rt::{ExceptionFrame, entry, exception};
 use defmt_semihosting as _;
 use modelseal_firmware::Device;
 use modelseal_firmware::modelseal_core::Error;
-use modelseal_firmware::provision::{PROVISIONED_MAX, Provisioned, Purpose, SURROUNDINGS_MAX, Surroundings};
+use modelseal_firmware::provision::{
+    PROVISIONED_MAX, Provisioned, ProvisionedDevice, Purpose, SURROUNDINGS_MAX, Surroundings,
+};
 use modelseal_firmware::slots::choose;
 use modelseal_firmware::state::Slot;
 use modelseal_firmware::storage::GRANT_BUFFER;
@@ -15,7 +17,7 @@ use modelseal_firmware::update::serve;
 use semihosting::process::exit;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::board::{Board, eeprom, state};
+use crate::board::{eeprom, state};
 use crate::i2c::BitBang;
 use crate::memory::{Memory, abandon, keep_psram, wipe_psram, wipe_stack};
 use crate::places::Places;
@@ -44,7 +46,7 @@ fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
     defmt::info!("device {=str}", provisioned.device.as_str());
 
     let bus = RefCell::new(BitBang::take().ok_or(Error::Storage)?);
-    let mut board = Board::new(provisioned, surroundings.now, state(&bus));
+    let mut board = ProvisionedDevice { provisioned, now: surroundings.now, state: state(&bus) };
     let mut places = Places::new(eeprom(&bus), psram);
     if surroundings.purpose == Purpose::Update {
         return update(&mut board, &mut places);
@@ -55,7 +57,10 @@ fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
     let image = if chosen.choice.image == Slot::A { "A" } else { "B" };
     defmt::info!("image {=str}, trial {=bool}, {=usize} bytes", image, chosen.trial, sealed.len());
 
-    let opened = modelseal_firmware::boot(&mut board, grant, sealed)?;
+    let opened = match modelseal_firmware::boot(&mut board, grant, sealed) {
+        Ok(opened) => opened,
+        Err(error) => return Err(chosen.refused(error, &mut board)),
+    };
     let version = opened.version();
     // An application would run the model here, and confirm it when it works.
     let hash = blake3::hash(opened.model());
