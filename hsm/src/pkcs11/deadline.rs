@@ -114,6 +114,20 @@ impl Deadline {
         steps: Option<&AtomicUsize>,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        // A channel has padding, which takes along to the heap what was on the stack where the channel is made.
+        wiped(|| ());
+        self.wait_on_wiped_stack(operation, limit, steps, work)
+    }
+
+    /// In a frame of its own, below the caller's.
+    #[inline(never)]
+    fn wait_on_wiped_stack<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+        steps: Option<&AtomicUsize>,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         if self.process != std::process::id() {
             return Err(Error::Forked);
         }
