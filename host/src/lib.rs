@@ -11,6 +11,7 @@
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
 //! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`rewrap`], [`depends`]: what a change of keys takes
 //! - [`update`]: bringing a device a new model or grant over its serial line
@@ -31,6 +32,7 @@ pub mod grant;
 pub mod identity;
 pub mod kind;
 pub mod open;
+pub mod opener;
 pub mod pem;
 pub mod registry;
 pub mod rewrap;

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use getrandom::SysRng;
-use modelseal_core::manifest::{Subject, Suite};
+use modelseal_core::Error as Refusal;
+use modelseal_core::manifest::{MANIFEST_MAX, Subject, Suite};
 use modelseal_core::seal::Sealing;
 use modelseal_core::sealed::{ENTRY_LEN, Header, Layout, ModelId, SLOTS_DEFAULT};
 use modelseal_hsm::Vault;
@@ -46,6 +47,27 @@ pub fn model_length(model: &Path) -> Result<u64> {
     Ok(metadata.len())
 }
 
+/// Refuses what no manifest could say, with what to do about it.
+pub fn check(subject: &Subject<'_>) -> Result<()> {
+    subject.check().map_err(|error| {
+        let hint = match error {
+            Refusal::Claims => {
+                "keys are 1 to 32 of a-z 0-9 . _ -, each once; values at most 128 bytes without control characters"
+            }
+            _ => "names are of a-z 0-9 . _ -",
+        };
+        Error::from(error).as_usage().with_hint(hint)
+    })?;
+    match subject.manifest_len().checked_sub(MANIFEST_MAX) {
+        Some(over @ 1..) => {
+            let what =
+                format!("the manifest would be {over} bytes longer than the {MANIFEST_MAX} it may have");
+            Err(Error::usage(what, "make fewer or shorter claims"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Seals `model`, of which `subject` tells everything, into `out`.
 pub fn seal(
     vault: &dyn Vault,
@@ -76,6 +98,24 @@ fn seal_and_publish(
         return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
     }
     sealer.finish(vault)
+}
+
+/// Seals a model that is in memory, of which `subject` tells everything, into `out`.
+pub fn seal_bytes(
+    vault: &dyn Vault,
+    model: &[u8],
+    subject: Subject<'_>,
+    out: &Path,
+    progress: Progress<'_>,
+) -> Result<Sealed> {
+    wiped(|| {
+        let mut sealer = Sealer::create(subject, out)?;
+        for bytes in model.chunks(BATCH) {
+            sealer.push(bytes)?;
+            progress(sealer.done);
+        }
+        sealer.finish(vault)
+    })
 }
 
 /// What differs in a model that is sealed anew.

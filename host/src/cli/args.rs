@@ -260,6 +260,13 @@ pub(super) struct OpenArgs {
     /// Where the model goes; - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) by: OpenBy,
+}
+
+/// Whose key opens, and what may.
+#[derive(ClapArgs)]
+pub(super) struct OpenBy {
     /// Refuse a model of any other line
     #[arg(long, value_name = "NAME")]
     pub(super) line: Option<String>,

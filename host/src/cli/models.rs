@@ -3,25 +3,23 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use modelseal_core::Error as Refusal;
-use modelseal_core::grant::{DeviceId, GRANT_MAX, Validity};
-use modelseal_core::manifest::{Claim, Claims, MANIFEST_MAX, Subject};
-use modelseal_core::open::{Confirmation, Unwrapped};
+use modelseal_core::grant::{DeviceId, Validity};
+use modelseal_core::manifest::{Claim, Claims, Subject};
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::wiped::wiped;
 use modelseal_hsm::{Role, Vault};
 use serde_json::json;
 
-use super::args::{GrantArgs, OpenArgs, ResealArgs, SealArgs, VerifyArgs};
-use super::context::{Context, now};
+use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, SealArgs, VerifyArgs};
+use super::context::Context;
 use super::fleet;
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::grant::Limits;
-use crate::identity::Identity;
-use crate::open::{Reader, SealedFile, to_stdout};
+use crate::open::{SealedFile, to_stdout};
+use crate::opener::{ByGrant, Opener, Opening, With, now};
 use crate::registry::Registry;
-use crate::state::{self, StateStore};
+use crate::state;
 use crate::{grant as granting, kind, pem, seal as sealing};
 
 const PEM_MAX: u64 = 64 * 1024;
@@ -44,7 +42,7 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
         created: now().unwrap_or(0),
         claims: claims(&args.claims)?,
     };
-    check(&subject)?;
+    sealing::check(&subject)?;
     context.protect(&args.output, &[&args.model])?;
     let vault = context.vault()?;
     let bar = context.progress("sealing", length);
@@ -129,26 +127,6 @@ fn claims(claims: &[String]) -> Result<Claims<'_>> {
     Claims::from_slice(&parsed).map_err(|_| too_many())
 }
 
-fn check(subject: &Subject<'_>) -> Result<()> {
-    subject.check().map_err(|error| {
-        let hint = match error {
-            Refusal::Claims => {
-                "keys are 1 to 32 of a-z 0-9 . _ -, each once; values at most 128 bytes without control characters"
-            }
-            _ => "see modelseal seal --help",
-        };
-        Error::from(error).as_usage().with_hint(hint)
-    })?;
-    match subject.manifest_len().checked_sub(MANIFEST_MAX) {
-        Some(over @ 1..) => {
-            let what =
-                format!("the manifest would be {over} bytes longer than the {MANIFEST_MAX} it may have");
-            Err(Error::usage(what, "make fewer or shorter claims"))
-        }
-        _ => Ok(()),
-    }
-}
-
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
     let given = args.publisher.as_deref().map(read_publisher).transpose()?;
     let vault = if given.is_none() { Some(context.vault()?) } else { None };
@@ -197,75 +175,38 @@ pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     protect(args, context)?;
-    match (&args.grant, &args.identity) {
-        (Some(grant), Some(identity)) => open_by_grant(args, grant, identity, context),
-        _ => {
-            let vault = context.vault()?;
-            let mut sealed = SealedFile::open(&args.sealed)?;
-            let line = args.line.as_deref();
-            write_model(
-                args,
-                context,
-                &mut sealed,
-                |sealed| sealed.unwrap_by_vault(&*vault, line),
-                |_| Ok(()),
-            )
+    let opener = opener(&args.by, context)?;
+    let mut sealed = SealedFile::open(&args.sealed)?;
+    let opening = opener.begin(&sealed)?;
+    write_model(args, context, &mut sealed, opening)
+}
+
+/// What the options for opening name: a grant, or else the vault.
+pub(super) fn opener(by: &OpenBy, context: &Context<'_>) -> Result<Opener> {
+    let with = match (&by.grant, &by.identity) {
+        (Some(grant), Some(identity)) => {
+            let state = state_path(by, identity);
+            let confirm = !by.no_confirm;
+            With::Grant(ByGrant { grant: grant.clone(), identity: identity.clone(), state, confirm })
         }
-    }
+        _ => With::Vault(context.vault()?.into()),
+    };
+    Ok(Opener::new(with, by.line.clone()))
 }
 
 fn protect(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     if args.output.as_os_str() == "-" {
         return Ok(());
     }
-    let state = args.identity.as_ref().map(|identity| state_path(args, identity));
-    let inputs = [Some(&args.sealed), args.grant.as_ref(), args.identity.as_ref(), state.as_ref()];
+    let by = &args.by;
+    let state = by.identity.as_ref().map(|identity| state_path(by, identity));
+    let inputs = [Some(&args.sealed), by.grant.as_ref(), by.identity.as_ref(), state.as_ref()];
     let inputs: Vec<_> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
     context.protect(&args.output, &inputs)
 }
 
-fn state_path(args: &OpenArgs, identity: &Path) -> PathBuf {
-    args.state.clone().unwrap_or_else(|| state::default_path(identity))
-}
-
-fn open_by_grant(
-    args: &OpenArgs,
-    grant_path: &Path,
-    identity_path: &Path,
-    context: &Context<'_>,
-) -> Result<()> {
-    let identity = Identity::read(identity_path)?;
-    identity.require_enrolled()?;
-    // One byte more than a grant may have: what is wrong with a longer one, its parser says.
-    let grant = files::read_start(grant_path, GRANT_MAX as u64 + 1)?;
-    let mut sealed = SealedFile::open(&args.sealed)?;
-    let line = wanted_line(args, &identity, &sealed)?;
-    let state_path = state_path(args, identity_path);
-    let store = StateStore::new(&state_path, identity_path, &line);
-    let reader = Reader { identity: &identity, grant_path, line: &line, floor: store.stored()?, now: now() };
-    let confirm = |confirmation| if args.no_confirm { Ok(()) } else { store.confirm(confirmation) };
-    write_model(args, context, &mut sealed, |sealed| sealed.unwrap_by_grant(&grant, &reader), confirm)
-}
-
-/// The line that the device serves: the one asked for, or the model's own if the device is enrolled for it.
-fn wanted_line(args: &OpenArgs, identity: &Identity, sealed: &SealedFile) -> Result<String> {
-    let header = sealed.header()?;
-    let line = args.line.as_deref().unwrap_or(header.manifest().subject.line);
-    if identity.lines().iter().any(|enrolled| enrolled == line) {
-        return Ok(line.to_owned());
-    }
-    match (&args.line, identity.lines()) {
-        // What the model says of itself isn't to be believed yet: let the checks find out in their order.
-        (None, [first, ..]) => Ok(first.clone()),
-        _ => {
-            let error = Error::from(Refusal::OtherLine);
-            Err(error.with_hint(format!(
-                "{} is enrolled for: {}",
-                identity.device(),
-                identity.lines().join(", ")
-            )))
-        }
-    }
+fn state_path(by: &OpenBy, identity: &Path) -> PathBuf {
+    by.state.clone().unwrap_or_else(|| state::default_path(identity))
 }
 
 /// Opens into the output, which appears only if everything passed; to a pipe go chunks that passed. The floor
@@ -274,25 +215,22 @@ fn write_model(
     args: &OpenArgs,
     context: &Context<'_>,
     sealed: &mut SealedFile,
-    unwrap: impl FnOnce(&SealedFile) -> Result<Unwrapped<'_>>,
-    confirm: impl FnOnce(Confirmation) -> Result<()>,
+    opening: Opening<'_>,
 ) -> Result<()> {
     let bar = context.progress("opening", sealed.header()?.layout().length);
     let progress: sealing::Progress<'_> = &mut |done| bar.set_position(done);
     if args.output.as_os_str() == "-" {
-        confirm(sealed.copy_to(unwrap, &mut to_stdout, progress)?)?;
+        opening.confirm(sealed.copy_to(|sealed| opening.unwrap(sealed), &mut to_stdout, progress)?)?;
     } else if is_stream(&args.output) {
         let mut stream = open_stream(&args.output)?;
-        confirm(sealed.copy_to(
-            unwrap,
-            &mut |bytes| write_stream(&mut stream, &args.output, bytes),
-            progress,
-        )?)?;
+        let out = &mut |bytes: &[u8]| write_stream(&mut stream, &args.output, bytes);
+        opening.confirm(sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress)?)?;
     } else {
         let mut output = Output::create(&args.output, Access::Private, Existing::Replace)?;
-        let confirmation = sealed.copy_to(unwrap, &mut |bytes| output.write(bytes), progress)?;
+        let out = &mut |bytes: &[u8]| output.write(bytes);
+        let confirmation = sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress)?;
         output.sync()?;
-        confirm(confirmation)?;
+        opening.confirm(confirmation)?;
         output.commit()?;
     }
     bar.finish_and_clear();
