@@ -12,6 +12,7 @@
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
 //! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
+//! - `exec`: running a program with an opened model in memory
 //! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`rewrap`], [`depends`]: what a change of keys takes
 //! - [`update`]: bringing a device a new model or grant over its serial line
@@ -25,6 +26,8 @@
 pub mod cli;
 pub mod depends;
 pub mod error;
+#[cfg(target_os = "linux")]
+pub mod exec;
 pub mod files;
 pub mod fleet;
 pub mod folder;

@@ -6,7 +6,7 @@
 //!  Opening::confirm                  the floor is stored: what can't be confirmed isn't handed out
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,6 +64,15 @@ impl Opener {
         Self { with, line }
     }
 
+    /// The same with another grant, if there is one; a vault takes none.
+    pub fn with_grant(&self, grant: Option<&Path>) -> Self {
+        let mut opener = self.clone();
+        if let (With::Grant(by), Some(grant)) = (&mut opener.with, grant) {
+            by.grant = grant.to_owned();
+        }
+        opener
+    }
+
     /// Reads what it takes to open `sealed`. Nothing is believed of it yet.
     pub fn begin(&self, sealed: &SealedFile) -> Result<Opening<'_>> {
         let device = match &self.with {
@@ -72,12 +81,22 @@ impl Opener {
         };
         Ok(Opening { opener: self, device })
     }
+
+    /// Stores the floor of `line`, after the model was read and before it is handed out. A vault has none.
+    pub fn confirm(&self, line: &str, confirmation: Confirmation) -> Result<()> {
+        match &self.with {
+            With::Grant(by) if by.confirm => {
+                StateStore::new(&by.state, &by.identity, line).confirm(confirmation)
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An opener with all that it takes to open one sealed model.
 pub struct Opening<'a> {
     opener: &'a Opener,
-    device: Option<Device<'a>>,
+    device: Option<Device>,
 }
 
 impl Opening<'_> {
@@ -91,34 +110,31 @@ impl Opening<'_> {
         }
     }
 
-    /// Stores the floor, after the model was read and before it is handed out. A vault has none.
+    /// Stores the floor, after the model was read and before it is handed out.
     pub fn confirm(&self, confirmation: Confirmation) -> Result<()> {
         match &self.device {
-            Some(Device { by, line, .. }) if by.confirm => {
-                StateStore::new(&by.state, &by.identity, line).confirm(confirmation)
-            }
-            _ => Ok(()),
+            Some(device) => self.opener.confirm(&device.line, confirmation),
+            None => Ok(()),
         }
     }
 }
 
-struct Device<'a> {
-    by: &'a ByGrant,
+struct Device {
     identity: Identity,
     grant: Vec<u8>,
     line: String,
     floor: u64,
 }
 
-impl<'a> Device<'a> {
-    fn read(by: &'a ByGrant, line: Option<&str>, sealed: &SealedFile) -> Result<Self> {
+impl Device {
+    fn read(by: &ByGrant, line: Option<&str>, sealed: &SealedFile) -> Result<Self> {
         let identity = Identity::read(&by.identity)?;
         identity.require_enrolled()?;
         // One byte more than a grant may have: what is wrong with a longer one, its parser says.
         let grant = files::read_start(&by.grant, GRANT_MAX as u64 + 1)?;
         let line = wanted_line(line, &identity, sealed)?;
         let floor = StateStore::new(&by.state, &by.identity, &line).stored()?;
-        Ok(Self { by, identity, grant, line, floor })
+        Ok(Self { identity, grant, line, floor })
     }
 
     fn reader<'r>(&'r self, by: &'r ByGrant) -> Reader<'r> {

@@ -1,5 +1,6 @@
 //! What can be asked of the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -16,6 +17,7 @@ Exit codes:
   5  vault: no passphrase, PIN, token, key
   6  input or output
   7  foreign magic, unknown version or suite
+exec ends as its command does, with 127 if there is none such, with 126 if it can't be run.
 
 Example:
   modelseal --vault file:vault.json init
@@ -80,6 +82,25 @@ pub(super) enum Command {
         after_help = "Example:\n  modelseal open wake.sealed -o wake.tflite\n  modelseal open wake.sealed -o - --grant kitchen.grant --identity kitchen.identity | run-model"
     )]
     Open(OpenArgs),
+    /// Run a program that takes only a file name with an opened model, which is in memory and in no file
+    ///
+    /// Each model is opened into anonymous memory (memfd), sealed so that nobody can change it. In the command, also
+    /// within a word, {} is replaced by its file name, /proc/self/fd/N; with several models, {1}, {2} … in their order.
+    /// For a program that takes it from a variable: -- env MODEL={} PROGRAM.
+    ///
+    /// modelseal then becomes the command, as a shell's exec does: process id, terminal and signals are the command's,
+    /// and so is the exit code. If it can't be run, that is 127 where there is no such command, else 126; if a model
+    /// can't be opened, it is modelseal's own, as below, and the command isn't started. The floor that a grant says is
+    /// stored before the command starts.
+    ///
+    /// The command writes no core dump (its limit is one byte, at which the system starts no collector of dumps either),
+    /// since it has copies of the model in its own memory; shared memory and mapped files are left out of its dumps,
+    /// too. It doesn't get the variables with modelseal's passphrase or PIN. The memory can be swapped out: see
+    /// docs/SERVICE.md. Linux only.
+    #[command(
+        after_help = "Examples:\n  modelseal exec wake.sealed --grant kitchen.grant --identity kitchen.identity -- serve --model={} --port 80\n  modelseal exec target.sealed draft.sealed -- serve --model {1} --draft {2}"
+    )]
+    Exec(ExecArgs),
     /// Grant a sealed model to an enrolled device, or to many
     #[command(
         after_help = "To many devices it can be run again after it was stopped: grants that are there already are kept.\n\nExample:\n  modelseal grant wake.sealed --device kitchen-7 -o kitchen.grant --not-before 2026-01-01T00:00:00Z --not-after 2027-01-01T00:00:00Z\n  modelseal grant wake.sealed --all -o grants\n  grep ^kitchen- ids | modelseal grant wake.sealed --devices - -o grants"
@@ -260,6 +281,9 @@ pub(super) struct OpenArgs {
     /// Where the model goes; - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
+    /// Open with this grant instead of the vault
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    pub(super) grant: Option<PathBuf>,
     #[command(flatten)]
     pub(super) by: OpenBy,
 }
@@ -270,9 +294,6 @@ pub(super) struct OpenBy {
     /// Refuse a model of any other line
     #[arg(long, value_name = "NAME")]
     pub(super) line: Option<String>,
-    /// Open with this grant instead of the vault
-    #[arg(long, value_name = "FILE", requires = "identity")]
-    pub(super) grant: Option<PathBuf>,
     /// The device's identity
     #[arg(long, value_name = "FILE", requires = "grant")]
     pub(super) identity: Option<PathBuf>,
@@ -282,6 +303,21 @@ pub(super) struct OpenBy {
     /// Leave the stored floor as it is
     #[arg(long, requires = "identity")]
     pub(super) no_confirm: bool,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct ExecArgs {
+    /// The sealed models; - for standard input
+    #[arg(required = true, value_name = "SEALED")]
+    pub(super) sealed: Vec<PathBuf>,
+    /// Open with this grant instead of the vault; for several models, once for each, in their order
+    #[arg(id = "grant", long = "grant", value_name = "FILE", requires = "identity")]
+    pub(super) grants: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) by: OpenBy,
+    /// The command and its arguments, in which {} is the model's file name
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
 }
 
 #[derive(ClapArgs)]

@@ -175,19 +175,19 @@ pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     protect(args, context)?;
-    let opener = opener(&args.by, context)?;
+    let opener = opener(&args.by, args.grant.as_deref(), context)?;
     let mut sealed = SealedFile::open(&args.sealed)?;
     let opening = opener.begin(&sealed)?;
     write_model(args, context, &mut sealed, opening)
 }
 
 /// What the options for opening name: a grant, or else the vault.
-pub(super) fn opener(by: &OpenBy, context: &Context<'_>) -> Result<Opener> {
-    let with = match (&by.grant, &by.identity) {
+pub(super) fn opener(by: &OpenBy, grant: Option<&Path>, context: &Context<'_>) -> Result<Opener> {
+    let with = match (grant, &by.identity) {
         (Some(grant), Some(identity)) => {
             let state = state_path(by, identity);
             let confirm = !by.no_confirm;
-            With::Grant(ByGrant { grant: grant.clone(), identity: identity.clone(), state, confirm })
+            With::Grant(ByGrant { grant: grant.to_owned(), identity: identity.clone(), state, confirm })
         }
         _ => With::Vault(context.vault()?.into()),
     };
@@ -200,7 +200,7 @@ fn protect(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     }
     let by = &args.by;
     let state = by.identity.as_ref().map(|identity| state_path(by, identity));
-    let inputs = [Some(&args.sealed), by.grant.as_ref(), by.identity.as_ref(), state.as_ref()];
+    let inputs = [Some(&args.sealed), args.grant.as_ref(), by.identity.as_ref(), state.as_ref()];
     let inputs: Vec<_> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
     context.protect(&args.output, &inputs)
 }
