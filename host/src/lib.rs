@@ -12,6 +12,7 @@
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
 //! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
+//! - [`directory`]: folders of models, with a [`list`] of their files
 //! - `exec`: running a program with an opened model in memory
 //! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`rewrap`], [`depends`]: what a change of keys takes
@@ -25,6 +26,7 @@
 
 pub mod cli;
 pub mod depends;
+pub mod directory;
 pub mod error;
 #[cfg(target_os = "linux")]
 pub mod exec;
@@ -34,6 +36,7 @@ pub mod folder;
 pub mod grant;
 pub mod identity;
 pub mod kind;
+pub mod list;
 pub mod open;
 pub mod opener;
 pub mod pem;

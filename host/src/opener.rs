@@ -64,6 +64,11 @@ impl Opener {
         Self { with, line }
     }
 
+    /// Whose key it is done with.
+    pub fn with(&self) -> &With {
+        &self.with
+    }
+
     /// The same with another grant, if there is one; a vault takes none.
     pub fn with_grant(&self, grant: Option<&Path>) -> Self {
         let mut opener = self.clone();

@@ -76,28 +76,34 @@ pub fn seal(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
-    wiped(|| seal_and_publish(vault, model, subject, out, progress))
+    let output = Output::create(out, Access::Public, Existing::Replace)?;
+    let (sealed, output) = seal_into(vault, model, subject, output, progress)?;
+    output.commit()?;
+    Ok(sealed)
 }
 
-fn seal_and_publish(
+/// The same into an output that isn't committed yet.
+pub(crate) fn seal_into(
     vault: &dyn Vault,
     model: &Path,
     subject: Subject<'_>,
-    out: &Path,
+    output: Output,
     progress: Progress<'_>,
-) -> Result<Sealed> {
-    let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
-    let mut sealer = Sealer::create(subject, out)?;
-    while !sealer.room().is_empty() {
-        let read = input.read_exact(sealer.room());
-        read.map_err(|error| changed(model, &error))?;
-        sealer.seal_batch()?;
-        progress(sealer.done);
-    }
-    if input.read(&mut [0]).map_err(|error| Error::io(model, &error))? != 0 {
-        return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
-    }
-    sealer.finish(vault)
+) -> Result<(Sealed, Output)> {
+    wiped(|| {
+        let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
+        let mut sealer = Sealer::new(subject, output)?;
+        while !sealer.room().is_empty() {
+            let read = input.read_exact(sealer.room());
+            read.map_err(|error| changed(model, &error))?;
+            sealer.seal_batch()?;
+            progress(sealer.done);
+        }
+        if input.read(&mut [0]).map_err(|error| Error::io(model, &error))? != 0 {
+            return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        sealer.finish(vault)
+    })
 }
 
 /// Seals a model that is in memory, of which `subject` tells everything, into `out`.
@@ -108,8 +114,22 @@ pub fn seal_bytes(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
+    let output = Output::create(out, Access::Public, Existing::Replace)?;
+    let (sealed, output) = seal_bytes_into(vault, model, subject, output, progress)?;
+    output.commit()?;
+    Ok(sealed)
+}
+
+/// The same into an output that isn't committed yet.
+pub(crate) fn seal_bytes_into(
+    vault: &dyn Vault,
+    model: &[u8],
+    subject: Subject<'_>,
+    output: Output,
+    progress: Progress<'_>,
+) -> Result<(Sealed, Output)> {
     wiped(|| {
-        let mut sealer = Sealer::create(subject, out)?;
+        let mut sealer = Sealer::new(subject, output)?;
         for bytes in model.chunks(BATCH) {
             sealer.push(bytes)?;
             progress(sealer.done);
@@ -147,15 +167,18 @@ pub fn reseal(
     subject.suite = changes.suite.unwrap_or(subject.suite);
     (subject.chunk_log2, subject.align_log2) =
         changes.logs.unwrap_or((subject.chunk_log2, subject.align_log2));
-    wiped(|| {
-        let mut sealer = Sealer::create(subject, out)?;
+    let output = Output::create(out, Access::Public, Existing::Replace)?;
+    let (sealed, output) = wiped(|| {
+        let mut sealer = Sealer::new(subject, output)?;
         sealed.copy_to(
             |sealed| sealed.unwrap_by_vault(vault, None),
             &mut |bytes| sealer.push(bytes),
             progress,
         )?;
         sealer.finish(vault)
-    })
+    })?;
+    output.commit()?;
+    Ok(sealed)
 }
 
 /// A sealed model that is being written.
@@ -172,8 +195,7 @@ struct Sealer<'a> {
 }
 
 impl<'a> Sealer<'a> {
-    fn create(subject: Subject<'a>, out: &Path) -> Result<Self> {
-        let output = Output::create(out, Access::Public, Existing::Replace)?;
+    fn new(subject: Subject<'a>, output: Output) -> Result<Self> {
         let sealing: Sealing<'_> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
         let layout = sealing.layout();
         let index = Vec::with_capacity(BATCH / layout.chunk_size as usize * ENTRY_LEN);
@@ -222,13 +244,12 @@ impl<'a> Sealer<'a> {
         Ok(())
     }
 
-    fn finish(mut self, vault: &dyn Vault) -> Result<Sealed> {
+    fn finish(mut self, vault: &dyn Vault) -> Result<(Sealed, Output)> {
         let unsigned = self.sealing.finish()?;
         let envelope = vault.publish(&unsigned)?;
         self.output.write_at(0, unsigned.header_bytes())?;
         self.output.write_at(self.layout.envelope, &envelope.encode())?;
-        self.output.commit()?;
-        Ok(Sealed { id: unsigned.header()?.id(), length: self.layout.end })
+        Ok((Sealed { id: unsigned.header()?.id(), length: self.layout.end }, self.output))
     }
 }
 

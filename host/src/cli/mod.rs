@@ -1,5 +1,5 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
-//! stand in `models`, `exec`, `fleet`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
+//! stand in `models`, `exec`, `fleet`, `folders`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
 //! passphrase or PIN, `trace` shows what was done with the keys.
 
 mod args;
@@ -9,6 +9,7 @@ mod devices;
 #[cfg(target_os = "linux")]
 mod exec;
 mod fleet;
+mod folders;
 mod inspect;
 mod keys;
 mod life;

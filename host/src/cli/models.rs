@@ -1,6 +1,5 @@
 //! `seal`, `verify`, `open` and `grant`.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use modelseal_core::grant::{DeviceId, Validity};
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, SealArgs, VerifyArgs};
 use super::context::Context;
-use super::fleet;
+use super::{fleet, folders};
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::grant::Limits;
@@ -20,16 +19,23 @@ use crate::open::{SealedFile, to_stdout};
 use crate::opener::{ByGrant, Opener, Opening, With, now};
 use crate::registry::Registry;
 use crate::state;
-use crate::{grant as granting, kind, pem, seal as sealing};
+use crate::{grant as granting, kind, list, pem, seal as sealing};
 
 const PEM_MAX: u64 = 64 * 1024;
 
 pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
+    if args.model.is_dir() {
+        return folders::seal(args, context);
+    }
     let length = sealing::model_length(&args.model)?;
     let kind = match &args.kind {
         Some(kind) => kind.clone(),
-        None => kind::guess(&head(&args.model)?, &args.model).into(),
+        None => kind::of_file(&args.model)?.into(),
     };
+    if kind == list::KIND {
+        let what = format!("the kind {kind} is that of a folder's list");
+        return Err(Error::usage(what, "seal the folder itself, or give another --kind"));
+    }
     let (chunk_log2, align_log2) = args.profile.logs();
     let subject = Subject {
         suite: args.suite.into(),
@@ -107,14 +113,7 @@ pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
     context.show(&object, &text)
 }
 
-fn head(model: &Path) -> Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let file = std::fs::File::open(model).map_err(|error| Error::io(model, &error))?;
-    file.take(kind::HEAD_LEN as u64).read_to_end(&mut head).map_err(|error| Error::io(model, &error))?;
-    Ok(head)
-}
-
-fn claims(claims: &[String]) -> Result<Claims<'_>> {
+pub(super) fn claims(claims: &[String]) -> Result<Claims<'_>> {
     let mut parsed = Vec::new();
     for claim in claims {
         let (key, value) = claim
@@ -129,6 +128,9 @@ fn claims(claims: &[String]) -> Result<Claims<'_>> {
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
     let given = args.publisher.as_deref().map(read_publisher).transpose()?;
+    if args.sealed.is_dir() {
+        return folders::verify(args, given.as_ref(), context);
+    }
     let vault = if given.is_none() { Some(context.vault()?) } else { None };
     let mut sealed = SealedFile::open(&args.sealed)?;
     let publisher = match vault {
@@ -152,7 +154,7 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
 }
 
 /// Of the vault's keys that aren't retired, the one that signed the model: it may be older than those that readers get.
-fn own_publisher(vault: &dyn Vault, sealed: &SealedFile) -> Result<Publisher> {
+pub(super) fn own_publisher(vault: &dyn Vault, sealed: &SealedFile) -> Result<Publisher> {
     let retired = vault.retired()?;
     let mut keys = vault.keys()?;
     keys.retain(|key| key.role == Role::Publisher && !retired.contains(&(key.role, key.version)));
@@ -174,6 +176,9 @@ pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
 }
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
+    if args.sealed.is_dir() {
+        return folders::open(args, context);
+    }
     protect(args, context)?;
     let opener = opener(&args.by, args.grant.as_deref(), context)?;
     let mut sealed = SealedFile::open(&args.sealed)?;
@@ -194,7 +199,7 @@ pub(super) fn opener(by: &OpenBy, grant: Option<&Path>, context: &Context<'_>) -
     Ok(Opener::new(with, by.line.clone()))
 }
 
-fn protect(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
+pub(super) fn protect(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     if args.output.as_os_str() == "-" {
         return Ok(());
     }
@@ -271,6 +276,9 @@ fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result
 
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let limits = Limits { validity: validity(args)?, floor: args.floor };
+    if args.sealed.is_dir() {
+        return folders::grant(args, limits, context);
+    }
     match &args.device {
         Some(device) => grant_to_one(args, device, limits, context),
         None => fleet::grant(args, limits, context),
