@@ -204,7 +204,7 @@ impl Directory {
         }
         require_folder_of_grants(opener)?;
         let mut sealed = SealedFile::open(&path)?;
-        let (bytes, confirmation) = read_list(&mut sealed, &for_grant(opener, LIST_GRANT))?;
+        let (bytes, confirmation) = read_list(&path, &mut sealed, &for_grant(opener, LIST_GRANT))?;
         let list = List::parse(&bytes).map_err(|error| error.about(&path))?;
         let directory = Self {
             dir: dir.to_owned(),
@@ -367,11 +367,15 @@ impl Member {
 }
 
 /// The list is small and wanted whole.
-fn read_list(sealed: &mut SealedFile, opener: &Opener) -> Result<(Zeroizing<Vec<u8>>, Confirmation)> {
+fn read_list(
+    path: &Path,
+    sealed: &mut SealedFile,
+    opener: &Opener,
+) -> Result<(Zeroizing<Vec<u8>>, Confirmation)> {
     let length = sealed.header()?.layout().length;
     let not_a_list = || {
         let hint = "take the folder from its publisher again";
-        Error::new(Code::NotAuthentic, format!("{LIST_NAME} isn't the list of a folder"), hint)
+        Error::new(Code::NotAuthentic, format!("{} isn't the list of a folder", path.display()), hint)
     };
     if length > LIST_MAX || sealed.header()?.manifest().subject.kind != KIND {
         return Err(not_a_list());

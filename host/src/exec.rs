@@ -25,13 +25,14 @@ const NAME_MAX: usize = 249;
 /// the default, this leaves private memory and headers.
 const COREDUMP_FILTER: &str = "0x31";
 /// Hold or name a secret that the program has no use for.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
     "MODELSEAL_PASSPHRASE",
     "MODELSEAL_PASSPHRASE_FILE",
     "MODELSEAL_PIN",
     "MODELSEAL_PIN_FILE",
     "MODELSEAL_BACKUP_PASSPHRASE",
     "MODELSEAL_BACKUP_PASSPHRASE_FILE",
+    "MODELSEAL_FERNET_KEY",
 ];
 
 /// Anonymous memory that a model is being written into.

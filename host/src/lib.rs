@@ -14,6 +14,7 @@
 //! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
 //! - [`directory`]: folders of models, with a [`list`] of their files
 //! - `exec`: running a program with an opened model in memory
+//! - [`fernet`]: models that were protected with Fernet, to be sealed instead
 //! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`rewrap`], [`depends`]: what a change of keys takes
 //! - [`update`]: bringing a device a new model or grant over its serial line
@@ -30,6 +31,7 @@ pub mod directory;
 pub mod error;
 #[cfg(target_os = "linux")]
 pub mod exec;
+pub mod fernet;
 pub mod files;
 pub mod fleet;
 pub mod folder;

@@ -75,6 +75,16 @@ pub(super) enum Command {
         after_help = "Example:\n  modelseal seal wake.tflite -o wake.sealed --line wake-word --model-version 3 --profile device\n  modelseal seal llama-folder -o llama-3 --line llama --model-version 3"
     )]
     Seal(SealArgs),
+    /// Seal a model that was encrypted with Fernet
+    ///
+    /// The key comes from a file or from the variable MODELSEAL_FERNET_KEY, never from the command line. The old file is
+    /// checked before anything of it is decrypted, in memory, which it has to fit into: Fernet has no smaller parts.
+    /// Nothing is written but the sealed model. The old file stays; delete it, and its key, once the sealed one has been
+    /// opened.
+    #[command(
+        after_help = "Example:\n  modelseal migrate-fernet model.pt.enc --key model.key -o model.sealed --line detector --model-version 1"
+    )]
+    MigrateFernet(MigrateFernetArgs),
     /// Show what a sealed model or a grant says, without checking that it is genuine
     #[command(after_help = "Example:\n  modelseal inspect wake.sealed --json")]
     Inspect(InspectArgs),
@@ -186,6 +196,27 @@ pub(super) struct SealArgs {
     /// Where the sealed model goes; for a folder, a new folder
     #[arg(short, long, value_name = "PATH")]
     pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) said: Said,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct MigrateFernetArgs {
+    /// The file that Fernet has encrypted; it stays as it is
+    pub(super) old: PathBuf,
+    /// The file with its key, 32 bytes in base64url (default: the key in MODELSEAL_FERNET_KEY)
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: Option<PathBuf>,
+    /// Where the sealed model goes
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) said: Said,
+}
+
+/// What is said of a model when it is sealed.
+#[derive(ClapArgs)]
+pub(super) struct Said {
     /// The name that successive versions share: 1 to 64 of a-z 0-9 . _ -
     #[arg(long, value_name = "NAME")]
     pub(super) line: String,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use modelseal_core::grant::DeviceId;
+use modelseal_core::grant::{DeviceId, GrantBytes};
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
@@ -20,17 +20,18 @@ use crate::opener::{Opener, With};
 use crate::registry::{Device, Registry};
 
 pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
-    if let Some(kind) = &args.kind {
+    let said = &args.said;
+    if let Some(kind) = &said.kind {
         let what = format!("--kind {kind} would be every file's of the folder");
         return Err(Error::usage(what, "leave it out: each file's own is guessed"));
     }
     require_apart(&args.model, &args.output)?;
     let release = Release {
-        line: &args.line,
-        version: args.model_version,
-        suite: args.suite.into(),
-        logs: args.profile.logs(),
-        claims: claims(&args.claims)?,
+        line: &said.line,
+        version: said.model_version,
+        suite: said.suite.into(),
+        logs: said.profile.logs(),
+        claims: claims(&said.claims)?,
     };
     files::require_new_folder(&args.output)?;
     let length = directory::length(&args.model)?;
@@ -43,16 +44,16 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
     let object = json!({
         "sealed": args.output,
         "id": sealed.id.to_string(),
-        "line": args.line,
-        "version": args.model_version,
+        "line": said.line,
+        "version": said.model_version,
         "kind": "directory",
         "files": sealed.files,
         "length": sealed.length,
     });
     let text = format!(
         "sealed {} version {} ({}, {} bytes) in {}",
-        args.line,
-        args.model_version,
+        said.line,
+        said.model_version,
         counted(sealed.files),
         sealed.length,
         args.output.display()
@@ -262,33 +263,34 @@ struct Granter<'a> {
 }
 
 impl Granter<'_> {
-    /// The list's comes last: until it is there, nothing opens.
+    /// Nothing is written before all are made. The list's comes last: until it is there, nothing opens.
     fn grant_all(&self, dir: &Path, directory: &Directory, registry: &Path) -> Result<usize> {
-        files::create_dir(self.out)?;
         let bar = self.context.progress_of("granting", directory.files().len() as u64);
-        let mut grants = 0;
+        let mut grants = Vec::with_capacity(directory.files().len() + 1);
         for entry in directory.files() {
             if let Some(sealed) = directory.open_file(&entry.path)?.sealed() {
-                self.grant(sealed, &grant_name(&entry.path), registry)?;
-                grants += 1;
+                grants.push((grant_name(&entry.path), self.grant(sealed)?));
             }
             bar.inc(1);
         }
-        self.grant(&SealedFile::open(&dir.join(LIST_NAME))?, LIST_GRANT, registry)?;
+        grants.push((LIST_GRANT.into(), self.grant(&SealedFile::open(&dir.join(LIST_NAME))?)?));
         bar.finish_and_clear();
-        Ok(grants + 1)
+        files::create_dir(self.out)?;
+        for (name, bytes) in &grants {
+            let out = self.out.join(name);
+            if let Some(folder) = out.parent() {
+                std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
+            }
+            self.context.protect(&out, &[registry])?;
+            files::write(&out, bytes, Access::Public, Existing::Replace)?;
+        }
+        Ok(grants.len())
     }
 
-    fn grant(&self, sealed: &SealedFile, name: &str, registry: &Path) -> Result<()> {
-        let out = self.out.join(name);
-        if let Some(folder) = out.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
-        }
-        self.context.protect(&out, &[registry])?;
-        let bytes = wiped(|| {
+    fn grant(&self, sealed: &SealedFile) -> Result<GrantBytes> {
+        wiped(|| {
             let content = sealed.unwrap_by_vault(self.vault, None)?;
             granting::grant(self.vault, &content, self.id, self.device, self.limits)
-        })?;
-        files::write(&out, &bytes, Access::Public, Existing::Replace)
+        })
     }
 }

@@ -1,5 +1,5 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
-//! stand in `models`, `exec`, `fleet`, `folders`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
+//! stand in `models`, `exec`, `fleet`, `folders`, `migrate`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
 //! passphrase or PIN, `trace` shows what was done with the keys.
 
 mod args;
@@ -13,6 +13,7 @@ mod folders;
 mod inspect;
 mod keys;
 mod life;
+mod migrate;
 mod models;
 #[cfg(unix)]
 mod prompt;
@@ -106,6 +107,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
     match command {
         Command::Init(args) => keys::init(&args, context),
         Command::Seal(args) => models::seal(&args, context),
+        Command::MigrateFernet(args) => migrate::migrate_fernet(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Verify(args) => models::verify(&args, context),
         Command::Open(args) => models::open(&args, context),

@@ -9,7 +9,7 @@ use modelseal_hsm::wiped::wiped;
 use modelseal_hsm::{Role, Vault};
 use serde_json::json;
 
-use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, SealArgs, VerifyArgs};
+use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, Said, SealArgs, VerifyArgs};
 use super::context::Context;
 use super::{fleet, folders};
 use crate::error::{Error, Result};
@@ -28,47 +28,67 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
         return folders::seal(args, context);
     }
     let length = sealing::model_length(&args.model)?;
-    let kind = match &args.kind {
-        Some(kind) => kind.clone(),
-        None => kind::of_file(&args.model)?.into(),
-    };
-    if kind == list::KIND {
-        let what = format!("the kind {kind} is that of a folder's list");
-        return Err(Error::usage(what, "seal the folder itself, or give another --kind"));
-    }
-    let (chunk_log2, align_log2) = args.profile.logs();
-    let subject = Subject {
-        suite: args.suite.into(),
-        chunk_log2,
-        align_log2,
-        line: &args.line,
-        version: args.model_version,
-        kind: &kind,
-        length,
-        created: now().unwrap_or(0),
-        claims: claims(&args.claims)?,
-    };
-    sealing::check(&subject)?;
+    let kind = kind_of(&args.said, || kind::of_file(&args.model))?;
+    let subject = subject(&args.said, &kind, length)?;
     context.protect(&args.output, &[&args.model])?;
     let vault = context.vault()?;
     let bar = context.progress("sealing", length);
     let sealed =
         sealing::seal(&*vault, &args.model, subject, &args.output, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
+    report_sealed(&args.said, &kind, length, &args.output, &sealed, context)
+}
+
+pub(super) fn kind_of(said: &Said, guess: impl FnOnce() -> Result<&'static str>) -> Result<String> {
+    match &said.kind {
+        Some(kind) if kind == list::KIND => {
+            let what = format!("the kind {kind} is that of a folder's list");
+            Err(Error::usage(what, "seal the folder itself, or give another --kind"))
+        }
+        Some(kind) => Ok(kind.clone()),
+        None => Ok(guess()?.into()),
+    }
+}
+
+pub(super) fn subject<'a>(said: &'a Said, kind: &'a str, length: u64) -> Result<Subject<'a>> {
+    let (chunk_log2, align_log2) = said.profile.logs();
+    let subject = Subject {
+        suite: said.suite.into(),
+        chunk_log2,
+        align_log2,
+        line: &said.line,
+        version: said.model_version,
+        kind,
+        length,
+        created: now().unwrap_or(0),
+        claims: claims(&said.claims)?,
+    };
+    sealing::check(&subject)?;
+    Ok(subject)
+}
+
+pub(super) fn report_sealed(
+    said: &Said,
+    kind: &str,
+    length: u64,
+    output: &Path,
+    sealed: &sealing::Sealed,
+    context: &Context<'_>,
+) -> Result<()> {
     let object = json!({
-        "sealed": args.output,
+        "sealed": output,
         "id": sealed.id.to_string(),
-        "line": args.line,
-        "version": args.model_version,
+        "line": said.line,
+        "version": said.model_version,
         "kind": kind,
         "length": length,
         "sealed_length": sealed.length,
     });
     let text = format!(
         "sealed {} version {} ({kind}, {length} bytes) as {}",
-        args.line,
-        args.model_version,
-        args.output.display()
+        said.line,
+        said.model_version,
+        output.display()
     );
     context.show(&object, &text)
 }
