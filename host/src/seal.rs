@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::files::{Access, Existing, Output};
+use crate::list;
 use crate::open::SealedFile;
 
 /// How many bytes are read, sealed and written at a time. A multiple of every chunk size.
@@ -68,6 +69,15 @@ pub fn check(subject: &Subject<'_>) -> Result<()> {
     }
 }
 
+/// (14.1) Nothing but a folder's list is sealed as one.
+fn require_model(subject: &Subject<'_>) -> Result<()> {
+    if subject.kind == list::KIND {
+        let what = format!("the kind {} is that of a folder's list", list::KIND);
+        return Err(Error::usage(what, "seal the folder itself, or name another kind"));
+    }
+    Ok(())
+}
+
 /// Seals `model`, of which `subject` tells everything, into `out`.
 pub fn seal(
     vault: &dyn Vault,
@@ -76,6 +86,7 @@ pub fn seal(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
+    require_model(&subject)?;
     let output = Output::create(out, Access::Public, Existing::Replace)?;
     let (sealed, output) = seal_into(vault, model, subject, output, progress)?;
     output.commit()?;
@@ -114,6 +125,7 @@ pub fn seal_bytes(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
+    require_model(&subject)?;
     let output = Output::create(out, Access::Public, Existing::Replace)?;
     let (sealed, output) = seal_bytes_into(vault, model, subject, output, progress)?;
     output.commit()?;

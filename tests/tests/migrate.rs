@@ -2,64 +2,38 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::path::Path;
-
-use modelseal_tests::Workspace;
+use modelseal_tests::fernet::{MIGRATE, protected};
 use modelseal_tests::workspace::WAKE_WORD;
 
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/venv/bin/python");
-/// What the class that users come from does: a key in a file, a file encrypted whole.
-const ENCRYPT: &str = "import sys\nfrom cryptography.fernet import Fernet\nkey = Fernet.generate_key()\n\
-    open('key', 'wb').write(key)\nopen('old.tflite.enc', 'wb').write(Fernet(key).encrypt(open(sys.argv[1], 'rb').read()))";
-const MIGRATE: [&str; 10] = [
-    "migrate-fernet",
-    "old.tflite.enc",
-    "--key",
-    "key",
-    "-o",
-    "new.sealed",
-    "--line",
-    "wake-word",
-    "--model-version",
-    "1",
-];
-
-fn protected(model: &str) -> Workspace {
-    assert!(Path::new(PYTHON).exists(), "run tests/run, which makes target/venv with cryptography in it");
-    let w = Workspace::new();
-    let run = w.run(w.another(PYTHON, &["-c", ENCRYPT, model]), &[]);
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    w
+fn wake_word() -> Vec<u8> {
+    std::fs::read(WAKE_WORD).unwrap()
 }
 
 #[test]
 fn a_protected_model_is_sealed_and_stays() {
-    let w = protected(WAKE_WORD);
+    let w = protected(wake_word());
     let old = w.read("old.tflite.enc");
     let answer = w.ok(&MIGRATE);
     assert_eq!((&answer["kind"], &answer["length"]), (&"tflite".into(), &52272.into()));
     assert!(w.read("old.tflite.enc") == old);
     w.ok(&["open", "new.sealed", "-o", "opened"]);
-    assert!(w.read("opened") == std::fs::read(WAKE_WORD).unwrap());
+    assert!(w.read("opened") == wake_word());
 }
 
 #[test]
 fn a_larger_one_of_any_length() {
     for length in [1, 15, 16, 17, (3 << 20) + 5] {
-        let w = Workspace::new();
-        let model = w.path("model");
-        std::fs::write(&model, vec![0x5a; length]).unwrap();
-        let run = w.run(w.another(PYTHON, &["-c", ENCRYPT, model.to_str().unwrap()]), &[]);
-        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let model = vec![0x5a; length];
+        let w = protected(&model);
         w.ok(&MIGRATE);
         w.ok(&["open", "new.sealed", "-o", "opened"]);
-        assert!(w.read("opened") == w.read("model"), "{length}");
+        assert!(w.read("opened") == model, "{length}");
     }
 }
 
 #[test]
 fn the_key_comes_from_a_file_or_a_variable() {
-    let mut w = protected(WAKE_WORD);
+    let mut w = protected(wake_word());
     let without = [&MIGRATE[..2], &MIGRATE[4..]].concat();
     assert!(w.refused(2, &without).hint.contains("MODELSEAL_FERNET_KEY"));
     w.set("MODELSEAL_FERNET_KEY", String::from_utf8(w.read("key")).unwrap());
@@ -73,8 +47,8 @@ fn the_key_comes_from_a_file_or_a_variable() {
 
 #[test]
 fn what_is_not_authentic_is_refused() {
-    let w = protected(WAKE_WORD);
-    let other = protected(WAKE_WORD);
+    let w = protected(wake_word());
+    let other = protected(wake_word());
     let (key, old) = (w.read("key"), w.read("old.tflite.enc"));
     w.write("key", other.read("key"));
     let refusal = w.refused(3, &MIGRATE);
@@ -94,7 +68,7 @@ fn what_is_not_authentic_is_refused() {
         w.write("old.tflite.enc", &old[..cut]);
         w.refused(code, &MIGRATE);
     }
-    w.write("old.tflite.enc", std::fs::read(WAKE_WORD).unwrap());
+    w.write("old.tflite.enc", wake_word());
     w.refused(7, &MIGRATE);
     std::fs::remove_file(w.path("old.tflite.enc")).unwrap();
     w.refused(6, &MIGRATE);

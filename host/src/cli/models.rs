@@ -19,7 +19,7 @@ use crate::open::{SealedFile, to_stdout};
 use crate::opener::{ByGrant, Opener, Opening, With, now};
 use crate::registry::Registry;
 use crate::state;
-use crate::{grant as granting, kind, list, pem, seal as sealing};
+use crate::{grant as granting, kind, pem, seal as sealing};
 
 const PEM_MAX: u64 = 64 * 1024;
 
@@ -41,10 +41,6 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
 
 pub(super) fn kind_of(said: &Said, guess: impl FnOnce() -> Result<&'static str>) -> Result<String> {
     match &said.kind {
-        Some(kind) if kind == list::KIND => {
-            let what = format!("the kind {kind} is that of a folder's list");
-            Err(Error::usage(what, "seal the folder itself, or give another --kind"))
-        }
         Some(kind) => Ok(kind.clone()),
         None => Ok(guess()?.into()),
     }
