@@ -22,6 +22,10 @@ pub enum Code {
     Io = 6,
     /// A foreign magic, an unknown version or an unknown suite.
     Unsupported = 7,
+    /// `exec`: the command is there and can't be run.
+    NotRun = 126,
+    /// `exec`: there is no such command.
+    NoCommand = 127,
 }
 
 impl From<Class> for Code {

@@ -11,6 +11,10 @@
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
+//! - [`directory`]: folders of models, with a [`list`] of their files
+//! - `exec`: running a program with an opened model in memory
+//! - [`fernet`]: models that were protected with Fernet, to be sealed instead
 //! - [`fleet`]: granting to many devices at once, into a [`folder`]
 //! - [`rewrap`], [`depends`]: what a change of keys takes
 //! - [`update`]: bringing a device a new model or grant over its serial line
@@ -23,14 +27,20 @@
 
 pub mod cli;
 pub mod depends;
+pub mod directory;
 pub mod error;
+#[cfg(target_os = "linux")]
+pub mod exec;
+pub mod fernet;
 pub mod files;
 pub mod fleet;
 pub mod folder;
 pub mod grant;
 pub mod identity;
 pub mod kind;
+pub mod list;
 pub mod open;
+pub mod opener;
 pub mod pem;
 pub mod registry;
 pub mod rewrap;

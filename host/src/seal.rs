@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use getrandom::SysRng;
-use modelseal_core::manifest::{Subject, Suite};
+use modelseal_core::Error as Refusal;
+use modelseal_core::manifest::{MANIFEST_MAX, Subject, Suite};
 use modelseal_core::seal::Sealing;
 use modelseal_core::sealed::{ENTRY_LEN, Header, Layout, ModelId, SLOTS_DEFAULT};
 use modelseal_hsm::Vault;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::files::{Access, Existing, Output};
+use crate::list;
 use crate::open::SealedFile;
 
 /// How many bytes are read, sealed and written at a time. A multiple of every chunk size.
@@ -46,6 +48,36 @@ pub fn model_length(model: &Path) -> Result<u64> {
     Ok(metadata.len())
 }
 
+/// Refuses what no manifest could say, with what to do about it.
+pub fn check(subject: &Subject<'_>) -> Result<()> {
+    subject.check().map_err(|error| {
+        let hint = match error {
+            Refusal::Claims => {
+                "keys are 1 to 32 of a-z 0-9 . _ -, each once; values at most 128 bytes without control characters"
+            }
+            _ => "names are of a-z 0-9 . _ -",
+        };
+        Error::from(error).as_usage().with_hint(hint)
+    })?;
+    match subject.manifest_len().checked_sub(MANIFEST_MAX) {
+        Some(over @ 1..) => {
+            let what =
+                format!("the manifest would be {over} bytes longer than the {MANIFEST_MAX} it may have");
+            Err(Error::usage(what, "make fewer or shorter claims"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// (14.1) Nothing but a folder's list is sealed as one.
+fn require_model(subject: &Subject<'_>) -> Result<()> {
+    if subject.kind == list::KIND {
+        let what = format!("the kind {} is that of a folder's list", list::KIND);
+        return Err(Error::usage(what, "seal the folder itself, or name another kind"));
+    }
+    Ok(())
+}
+
 /// Seals `model`, of which `subject` tells everything, into `out`.
 pub fn seal(
     vault: &dyn Vault,
@@ -54,28 +86,68 @@ pub fn seal(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
-    wiped(|| seal_and_publish(vault, model, subject, out, progress))
+    require_model(&subject)?;
+    let output = Output::create(out, Access::Public, Existing::Replace)?;
+    let (sealed, output) = seal_into(vault, model, subject, output, progress)?;
+    output.commit()?;
+    Ok(sealed)
 }
 
-fn seal_and_publish(
+/// The same into an output that isn't committed yet.
+pub(crate) fn seal_into(
     vault: &dyn Vault,
     model: &Path,
+    subject: Subject<'_>,
+    output: Output,
+    progress: Progress<'_>,
+) -> Result<(Sealed, Output)> {
+    wiped(|| {
+        let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
+        let mut sealer = Sealer::new(subject, output)?;
+        while !sealer.room().is_empty() {
+            let read = input.read_exact(sealer.room());
+            read.map_err(|error| changed(model, &error))?;
+            sealer.seal_batch()?;
+            progress(sealer.done);
+        }
+        if input.read(&mut [0]).map_err(|error| Error::io(model, &error))? != 0 {
+            return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        sealer.finish(vault)
+    })
+}
+
+/// Seals a model that is in memory, of which `subject` tells everything, into `out`.
+pub fn seal_bytes(
+    vault: &dyn Vault,
+    model: &[u8],
     subject: Subject<'_>,
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Sealed> {
-    let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
-    let mut sealer = Sealer::create(subject, out)?;
-    while !sealer.room().is_empty() {
-        let read = input.read_exact(sealer.room());
-        read.map_err(|error| changed(model, &error))?;
-        sealer.seal_batch()?;
-        progress(sealer.done);
-    }
-    if input.read(&mut [0]).map_err(|error| Error::io(model, &error))? != 0 {
-        return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
-    }
-    sealer.finish(vault)
+    require_model(&subject)?;
+    let output = Output::create(out, Access::Public, Existing::Replace)?;
+    let (sealed, output) = seal_bytes_into(vault, model, subject, output, progress)?;
+    output.commit()?;
+    Ok(sealed)
+}
+
+/// The same into an output that isn't committed yet.
+pub(crate) fn seal_bytes_into(
+    vault: &dyn Vault,
+    model: &[u8],
+    subject: Subject<'_>,
+    output: Output,
+    progress: Progress<'_>,
+) -> Result<(Sealed, Output)> {
+    wiped(|| {
+        let mut sealer = Sealer::new(subject, output)?;
+        for bytes in model.chunks(BATCH) {
+            sealer.push(bytes)?;
+            progress(sealer.done);
+        }
+        sealer.finish(vault)
+    })
 }
 
 /// What differs in a model that is sealed anew.
@@ -107,15 +179,18 @@ pub fn reseal(
     subject.suite = changes.suite.unwrap_or(subject.suite);
     (subject.chunk_log2, subject.align_log2) =
         changes.logs.unwrap_or((subject.chunk_log2, subject.align_log2));
-    wiped(|| {
-        let mut sealer = Sealer::create(subject, out)?;
+    let output = Output::create(out, Access::Public, Existing::Replace)?;
+    let (sealed, output) = wiped(|| {
+        let mut sealer = Sealer::new(subject, output)?;
         sealed.copy_to(
             |sealed| sealed.unwrap_by_vault(vault, None),
             &mut |bytes| sealer.push(bytes),
             progress,
         )?;
         sealer.finish(vault)
-    })
+    })?;
+    output.commit()?;
+    Ok(sealed)
 }
 
 /// A sealed model that is being written.
@@ -132,8 +207,7 @@ struct Sealer<'a> {
 }
 
 impl<'a> Sealer<'a> {
-    fn create(subject: Subject<'a>, out: &Path) -> Result<Self> {
-        let output = Output::create(out, Access::Public, Existing::Replace)?;
+    fn new(subject: Subject<'a>, output: Output) -> Result<Self> {
         let sealing: Sealing<'_> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
         let layout = sealing.layout();
         let index = Vec::with_capacity(BATCH / layout.chunk_size as usize * ENTRY_LEN);
@@ -182,13 +256,12 @@ impl<'a> Sealer<'a> {
         Ok(())
     }
 
-    fn finish(mut self, vault: &dyn Vault) -> Result<Sealed> {
+    fn finish(mut self, vault: &dyn Vault) -> Result<(Sealed, Output)> {
         let unsigned = self.sealing.finish()?;
         let envelope = vault.publish(&unsigned)?;
         self.output.write_at(0, unsigned.header_bytes())?;
         self.output.write_at(self.layout.envelope, &envelope.encode())?;
-        self.output.commit()?;
-        Ok(Sealed { id: unsigned.header()?.id(), length: self.layout.end })
+        Ok((Sealed { id: unsigned.header()?.id(), length: self.layout.end }, self.output))
     }
 }
 

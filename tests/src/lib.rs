@@ -3,6 +3,7 @@
 //! - [`story`]: the whole path, command by command. Read it first
 //! - [`workspace`]: a folder with a vault in it, in which the real `modelseal` runs
 //! - [`published`]: such a folder in which a model was sealed and granted
+//! - [`fernet`]: a model that was protected with Fernet
 //! - [`softhsm`]: a token of its own for one test; [`tokens`]: the same of any kind
 //! - [`faults`]: a token of which one can go wrong what one likes, and a program that uses it
 //! - [`mod@bench`]: a vault, models and devices in-process, to attack
@@ -26,6 +27,7 @@ pub mod boards;
 pub mod debugger;
 pub mod exposed;
 pub mod faults;
+pub mod fernet;
 pub mod forge;
 pub mod format;
 pub mod probe;

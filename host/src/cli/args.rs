@@ -1,5 +1,6 @@
 //! What can be asked of the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -16,6 +17,7 @@ Exit codes:
   5  vault: no passphrase, PIN, token, key
   6  input or output
   7  foreign magic, unknown version or suite
+exec ends as its command does, with 127 if there is none such, with 126 if it can't be run.
 
 Example:
   modelseal --vault file:vault.json init
@@ -64,11 +66,25 @@ pub(super) enum Command {
         after_help = "Example:\n  modelseal init --vault file:vault.json\n  modelseal init --vault 'pkcs11:token=models?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=pin'"
     )]
     Init(InitArgs),
-    /// Seal a model: encrypt and sign it
+    /// Seal a model, or a folder of models: encrypt and sign it
+    ///
+    /// Of a folder, every file below it becomes a sealed model of its own, NAME.sealed, and directory.sealed is the signed
+    /// list of them: it opens only as a whole and as it was, with nothing missing, added, renamed or from another release.
+    /// Links out of the folder are refused.
     #[command(
-        after_help = "Example:\n  modelseal seal wake.tflite -o wake.sealed --line wake-word --model-version 3 --profile device"
+        after_help = "Example:\n  modelseal seal wake.tflite -o wake.sealed --line wake-word --model-version 3 --profile device\n  modelseal seal llama-folder -o llama-3 --line llama --model-version 3"
     )]
     Seal(SealArgs),
+    /// Seal a model that was encrypted with Fernet
+    ///
+    /// The key comes from a file or from the variable MODELSEAL_FERNET_KEY, never from the command line. The old file is
+    /// checked before anything of it is decrypted, in memory, which it has to fit into: Fernet has no smaller parts.
+    /// Nothing is written but the sealed model. The old file stays; delete it, and its key, once the sealed one has been
+    /// opened.
+    #[command(
+        after_help = "Example:\n  modelseal migrate-fernet model.pt.enc --key model.key -o model.sealed --line detector --model-version 1"
+    )]
+    MigrateFernet(MigrateFernetArgs),
     /// Show what a sealed model or a grant says, without checking that it is genuine
     #[command(after_help = "Example:\n  modelseal inspect wake.sealed --json")]
     Inspect(InspectArgs),
@@ -80,9 +96,29 @@ pub(super) enum Command {
         after_help = "Example:\n  modelseal open wake.sealed -o wake.tflite\n  modelseal open wake.sealed -o - --grant kitchen.grant --identity kitchen.identity | run-model"
     )]
     Open(OpenArgs),
+    /// Run a program that takes only a file name with an opened model, which is in memory and in no file
+    ///
+    /// Each model is opened into anonymous memory (memfd), sealed so that nobody can change it. In the command, also
+    /// within a word, {} is replaced by its file name, /proc/self/fd/N; with several models, {1}, {2} … in their order.
+    /// For a program that takes it from a variable: -- env MODEL={} PROGRAM. Of a sealed folder, {weights/1.gguf} is a file's
+    /// name by its path in the folder; those that the command names are opened, and there is no name for the folder.
+    ///
+    /// modelseal then becomes the command, as a shell's exec does: process id, terminal and signals are the command's,
+    /// and so is the exit code. If it can't be run, that is 127 where there is no such command, else 126; if a model
+    /// can't be opened, it is modelseal's own, as below, and the command isn't started. The floor that a grant says is
+    /// stored before the command starts.
+    ///
+    /// The command writes no core dump (its limit is one byte, at which the system starts no collector of dumps either),
+    /// since it has copies of the model in its own memory; shared memory and mapped files are left out of its dumps,
+    /// too. It doesn't get the variables with modelseal's passphrase or PIN. The memory can be swapped out: see
+    /// docs/SERVICE.md. Linux only.
+    #[command(
+        after_help = "Examples:\n  modelseal exec wake.sealed --grant kitchen.grant --identity kitchen.identity -- serve --model={} --port 80\n  modelseal exec target.sealed draft.sealed -- serve --model {1} --draft {2}\n  modelseal exec llama-3 -- serve --weights {model.gguf} --config {config.json}"
+    )]
+    Exec(ExecArgs),
     /// Grant a sealed model to an enrolled device, or to many
     #[command(
-        after_help = "To many devices it can be run again after it was stopped: grants that are there already are kept.\n\nExample:\n  modelseal grant wake.sealed --device kitchen-7 -o kitchen.grant --not-before 2026-01-01T00:00:00Z --not-after 2027-01-01T00:00:00Z\n  modelseal grant wake.sealed --all -o grants\n  grep ^kitchen- ids | modelseal grant wake.sealed --devices - -o grants"
+        after_help = "To many devices it can be run again after it was stopped: grants that are there already are kept.\n\nExample:\n  modelseal grant wake.sealed --device kitchen-7 -o kitchen.grant --not-before 2026-01-01T00:00:00Z --not-after 2027-01-01T00:00:00Z\n  modelseal grant wake.sealed --all -o grants\n  modelseal grant llama-3 --device kitchen-7 -o kitchen-grants\n  grep ^kitchen- ids | modelseal grant wake.sealed --devices - -o grants"
     )]
     Grant(GrantArgs),
     /// Move sealed models to the newest master key, in place
@@ -155,11 +191,32 @@ impl From<PublisherAlgorithm> for Algorithm {
 
 #[derive(ClapArgs)]
 pub(super) struct SealArgs {
-    /// The model's file
+    /// The model's file, or a folder, of which each file is sealed
     pub(super) model: PathBuf,
+    /// Where the sealed model goes; for a folder, a new folder
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) said: Said,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct MigrateFernetArgs {
+    /// The file that Fernet has encrypted; it stays as it is
+    pub(super) old: PathBuf,
+    /// The file with its key, 32 bytes in base64url (default: the key in MODELSEAL_FERNET_KEY)
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: Option<PathBuf>,
     /// Where the sealed model goes
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) said: Said,
+}
+
+/// What is said of a model when it is sealed.
+#[derive(ClapArgs)]
+pub(super) struct Said {
     /// The name that successive versions share: 1 to 64 of a-z 0-9 . _ -
     #[arg(long, value_name = "NAME")]
     pub(super) line: String,
@@ -240,13 +297,15 @@ pub(super) struct ResealArgs {
 
 #[derive(ClapArgs)]
 pub(super) struct InspectArgs {
-    /// A sealed model or a grant; - for standard input
+    /// A sealed model, a sealed folder or a grant; - for standard input
     pub(super) file: PathBuf,
 }
 
 #[derive(ClapArgs)]
 pub(super) struct VerifyArgs {
-    /// The sealed model; - for standard input
+    /// The sealed model or folder; - for standard input
+    ///
+    /// Whether a file of a folder is missing or was swapped, only the vault can tell: the list is sealed.
     pub(super) sealed: PathBuf,
     /// The publisher's public keys as PEM, as `key export` writes them; then no vault is needed
     #[arg(long, value_name = "PEM")]
@@ -255,17 +314,24 @@ pub(super) struct VerifyArgs {
 
 #[derive(ClapArgs)]
 pub(super) struct OpenArgs {
-    /// The sealed model; - for standard input
+    /// The sealed model or folder; - for standard input
     pub(super) sealed: PathBuf,
-    /// Where the model goes; - for standard output
-    #[arg(short, long, value_name = "FILE")]
+    /// Where the model goes; - for standard output; for a folder, a new folder
+    #[arg(short, long, value_name = "PATH")]
     pub(super) output: PathBuf,
+    /// Open with this grant instead of the vault; for a folder, with this folder of grants
+    #[arg(long, value_name = "PATH", requires = "identity")]
+    pub(super) grant: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) by: OpenBy,
+}
+
+/// Whose key opens, and what may.
+#[derive(ClapArgs)]
+pub(super) struct OpenBy {
     /// Refuse a model of any other line
     #[arg(long, value_name = "NAME")]
     pub(super) line: Option<String>,
-    /// Open with this grant instead of the vault
-    #[arg(long, value_name = "FILE", requires = "identity")]
-    pub(super) grant: Option<PathBuf>,
     /// The device's identity
     #[arg(long, value_name = "FILE", requires = "grant")]
     pub(super) identity: Option<PathBuf>,
@@ -278,9 +344,24 @@ pub(super) struct OpenArgs {
 }
 
 #[derive(ClapArgs)]
+pub(super) struct ExecArgs {
+    /// The sealed models; - for standard input; or one sealed folder
+    #[arg(required = true, value_name = "SEALED")]
+    pub(super) sealed: Vec<PathBuf>,
+    /// Open with this grant instead of the vault; for several models, once for each, in their order
+    #[arg(id = "grant", long = "grant", value_name = "FILE", requires = "identity")]
+    pub(super) grants: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) by: OpenBy,
+    /// The command and its arguments, in which {} is the model's file name
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(ClapArgs)]
 #[command(group(ArgGroup::new("recipients").required(true).args(["device", "devices", "all"])))]
 pub(super) struct GrantArgs {
-    /// The sealed model
+    /// The sealed model, or a sealed folder
     pub(super) sealed: PathBuf,
     /// The enrolled device
     #[arg(long, value_name = "ID")]
@@ -293,7 +374,8 @@ pub(super) struct GrantArgs {
     /// All devices that are enrolled for the model's line
     #[arg(long)]
     pub(super) all: bool,
-    /// Where the grant goes; with --devices or --all a folder, for files named ID.grant
+    /// Where the grant goes; with --devices or --all a folder, for files named ID.grant; for a sealed folder, one for a
+    /// grant for each of its files and directory.grant
     #[arg(short, long, value_name = "PATH")]
     pub(super) output: PathBuf,
     /// Make all grants anew, those that are in the folder already, too

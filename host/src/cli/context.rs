@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use modelseal_hsm::{Location, Passphrase, Vault};
@@ -202,11 +201,6 @@ fn complain(text: &str) {
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").map_err(|error| Error::io(Path::new("-"), &error))
-}
-
-/// Seconds since 1970-01-01 UTC; `None` if the clock is before that.
-pub(super) fn now() -> Option<u64> {
-    SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 /// Seconds since 1970 as RFC 3339.

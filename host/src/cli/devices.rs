@@ -11,10 +11,11 @@ use rand_core::UnwrapErr;
 use serde_json::{Value, json};
 
 use super::args::{DeviceCommand, EnrollArgs};
-use super::context::{Context, now, time};
+use super::context::{Context, time};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::identity::{Enrolment, Identity};
+use crate::opener::now;
 use crate::pem;
 use crate::registry::{Device, DeviceKeyKind, Locked, Registry};
 use crate::update::Brought;

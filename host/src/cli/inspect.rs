@@ -14,6 +14,9 @@ use crate::open::SealedFile;
 
 pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
     let path = args.file.as_path();
+    if path.is_dir() {
+        return super::folders::inspect(path, context);
+    }
     let io = |error: std::io::Error| Error::io(path, &error);
     let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin())
@@ -47,7 +50,7 @@ fn suite_name(suite: Suite) -> &'static str {
     }
 }
 
-fn sealed_object(sealed: &SealedFile) -> Result<Value> {
+pub(super) fn sealed_object(sealed: &SealedFile) -> Result<Value> {
     let header = sealed.header()?;
     let (manifest, layout) = (header.manifest(), header.layout());
     let subject = &manifest.subject;
@@ -75,7 +78,7 @@ fn sealed_object(sealed: &SealedFile) -> Result<Value> {
     }))
 }
 
-fn sealed_text(sealed: &SealedFile) -> Result<String> {
+pub(super) fn sealed_text(sealed: &SealedFile) -> Result<String> {
     let header = sealed.header()?;
     let (manifest, layout) = (header.manifest(), header.layout());
     let subject = &manifest.subject;

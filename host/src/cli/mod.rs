@@ -1,15 +1,19 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
-//! stand in `models`, `fleet`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
+//! stand in `models`, `exec`, `fleet`, `folders`, `migrate`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
 //! passphrase or PIN, `trace` shows what was done with the keys.
 
 mod args;
 mod context;
 mod demo;
 mod devices;
+#[cfg(target_os = "linux")]
+mod exec;
 mod fleet;
+mod folders;
 mod inspect;
 mod keys;
 mod life;
+mod migrate;
 mod models;
 #[cfg(unix)]
 mod prompt;
@@ -103,9 +107,11 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
     match command {
         Command::Init(args) => keys::init(&args, context),
         Command::Seal(args) => models::seal(&args, context),
+        Command::MigrateFernet(args) => migrate::migrate_fernet(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Verify(args) => models::verify(&args, context),
         Command::Open(args) => models::open(&args, context),
+        Command::Exec(args) => exec(&args, context),
         Command::Grant(args) => models::grant(&args, context),
         Command::Rewrap(args) => life::rewrap(&args, context),
         Command::Reseal(args) => models::reseal(&args, context),
@@ -119,6 +125,14 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
         }
         Command::Man { dir } => man(&dir, context),
     }
+}
+
+#[cfg(target_os = "linux")]
+use exec::run as exec;
+
+#[cfg(not(target_os = "linux"))]
+fn exec(_: &args::ExecArgs, _: &Context<'_>) -> Result<()> {
+    Err(Error::new(Code::Other, "exec needs Linux", "use `modelseal open`"))
 }
 
 fn man(dir: &std::path::Path, context: &Context<'_>) -> Result<()> {

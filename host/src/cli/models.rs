@@ -1,70 +1,90 @@
 //! `seal`, `verify`, `open` and `grant`.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use modelseal_core::Error as Refusal;
-use modelseal_core::grant::{DeviceId, GRANT_MAX, Validity};
-use modelseal_core::manifest::{Claim, Claims, MANIFEST_MAX, Subject};
-use modelseal_core::open::{Confirmation, Unwrapped};
+use modelseal_core::grant::{DeviceId, Validity};
+use modelseal_core::manifest::{Claim, Claims, Subject};
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::wiped::wiped;
 use modelseal_hsm::{Role, Vault};
 use serde_json::json;
 
-use super::args::{GrantArgs, OpenArgs, ResealArgs, SealArgs, VerifyArgs};
-use super::context::{Context, now};
-use super::fleet;
+use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, Said, SealArgs, VerifyArgs};
+use super::context::Context;
+use super::{fleet, folders};
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::grant::Limits;
-use crate::identity::Identity;
-use crate::open::{Reader, SealedFile, to_stdout};
+use crate::open::{SealedFile, to_stdout};
+use crate::opener::{ByGrant, Opener, Opening, With, now};
 use crate::registry::Registry;
-use crate::state::{self, StateStore};
+use crate::state;
 use crate::{grant as granting, kind, pem, seal as sealing};
 
 const PEM_MAX: u64 = 64 * 1024;
 
 pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
+    if args.model.is_dir() {
+        return folders::seal(args, context);
+    }
     let length = sealing::model_length(&args.model)?;
-    let kind = match &args.kind {
-        Some(kind) => kind.clone(),
-        None => kind::guess(&head(&args.model)?, &args.model).into(),
-    };
-    let (chunk_log2, align_log2) = args.profile.logs();
-    let subject = Subject {
-        suite: args.suite.into(),
-        chunk_log2,
-        align_log2,
-        line: &args.line,
-        version: args.model_version,
-        kind: &kind,
-        length,
-        created: now().unwrap_or(0),
-        claims: claims(&args.claims)?,
-    };
-    check(&subject)?;
+    let kind = kind_of(&args.said, || kind::of_file(&args.model))?;
+    let subject = subject(&args.said, &kind, length)?;
     context.protect(&args.output, &[&args.model])?;
     let vault = context.vault()?;
     let bar = context.progress("sealing", length);
     let sealed =
         sealing::seal(&*vault, &args.model, subject, &args.output, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
+    report_sealed(&args.said, &kind, length, &args.output, &sealed, context)
+}
+
+pub(super) fn kind_of(said: &Said, guess: impl FnOnce() -> Result<&'static str>) -> Result<String> {
+    match &said.kind {
+        Some(kind) => Ok(kind.clone()),
+        None => Ok(guess()?.into()),
+    }
+}
+
+pub(super) fn subject<'a>(said: &'a Said, kind: &'a str, length: u64) -> Result<Subject<'a>> {
+    let (chunk_log2, align_log2) = said.profile.logs();
+    let subject = Subject {
+        suite: said.suite.into(),
+        chunk_log2,
+        align_log2,
+        line: &said.line,
+        version: said.model_version,
+        kind,
+        length,
+        created: now().unwrap_or(0),
+        claims: claims(&said.claims)?,
+    };
+    sealing::check(&subject)?;
+    Ok(subject)
+}
+
+pub(super) fn report_sealed(
+    said: &Said,
+    kind: &str,
+    length: u64,
+    output: &Path,
+    sealed: &sealing::Sealed,
+    context: &Context<'_>,
+) -> Result<()> {
     let object = json!({
-        "sealed": args.output,
+        "sealed": output,
         "id": sealed.id.to_string(),
-        "line": args.line,
-        "version": args.model_version,
+        "line": said.line,
+        "version": said.model_version,
         "kind": kind,
         "length": length,
         "sealed_length": sealed.length,
     });
     let text = format!(
         "sealed {} version {} ({kind}, {length} bytes) as {}",
-        args.line,
-        args.model_version,
-        args.output.display()
+        said.line,
+        said.model_version,
+        output.display()
     );
     context.show(&object, &text)
 }
@@ -109,14 +129,7 @@ pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
     context.show(&object, &text)
 }
 
-fn head(model: &Path) -> Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let file = std::fs::File::open(model).map_err(|error| Error::io(model, &error))?;
-    file.take(kind::HEAD_LEN as u64).read_to_end(&mut head).map_err(|error| Error::io(model, &error))?;
-    Ok(head)
-}
-
-fn claims(claims: &[String]) -> Result<Claims<'_>> {
+pub(super) fn claims(claims: &[String]) -> Result<Claims<'_>> {
     let mut parsed = Vec::new();
     for claim in claims {
         let (key, value) = claim
@@ -129,28 +142,11 @@ fn claims(claims: &[String]) -> Result<Claims<'_>> {
     Claims::from_slice(&parsed).map_err(|_| too_many())
 }
 
-fn check(subject: &Subject<'_>) -> Result<()> {
-    subject.check().map_err(|error| {
-        let hint = match error {
-            Refusal::Claims => {
-                "keys are 1 to 32 of a-z 0-9 . _ -, each once; values at most 128 bytes without control characters"
-            }
-            _ => "see modelseal seal --help",
-        };
-        Error::from(error).as_usage().with_hint(hint)
-    })?;
-    match subject.manifest_len().checked_sub(MANIFEST_MAX) {
-        Some(over @ 1..) => {
-            let what =
-                format!("the manifest would be {over} bytes longer than the {MANIFEST_MAX} it may have");
-            Err(Error::usage(what, "make fewer or shorter claims"))
-        }
-        _ => Ok(()),
-    }
-}
-
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
     let given = args.publisher.as_deref().map(read_publisher).transpose()?;
+    if args.sealed.is_dir() {
+        return folders::verify(args, given.as_ref(), context);
+    }
     let vault = if given.is_none() { Some(context.vault()?) } else { None };
     let mut sealed = SealedFile::open(&args.sealed)?;
     let publisher = match vault {
@@ -174,7 +170,7 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
 }
 
 /// Of the vault's keys that aren't retired, the one that signed the model: it may be older than those that readers get.
-fn own_publisher(vault: &dyn Vault, sealed: &SealedFile) -> Result<Publisher> {
+pub(super) fn own_publisher(vault: &dyn Vault, sealed: &SealedFile) -> Result<Publisher> {
     let retired = vault.retired()?;
     let mut keys = vault.keys()?;
     keys.retain(|key| key.role == Role::Publisher && !retired.contains(&(key.role, key.version)));
@@ -196,76 +192,42 @@ pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
 }
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
-    protect(args, context)?;
-    match (&args.grant, &args.identity) {
-        (Some(grant), Some(identity)) => open_by_grant(args, grant, identity, context),
-        _ => {
-            let vault = context.vault()?;
-            let mut sealed = SealedFile::open(&args.sealed)?;
-            let line = args.line.as_deref();
-            write_model(
-                args,
-                context,
-                &mut sealed,
-                |sealed| sealed.unwrap_by_vault(&*vault, line),
-                |_| Ok(()),
-            )
-        }
+    if args.sealed.is_dir() {
+        return folders::open(args, context);
     }
+    protect(args, context)?;
+    let opener = opener(&args.by, args.grant.as_deref(), context)?;
+    let mut sealed = SealedFile::open(&args.sealed)?;
+    let opening = opener.begin(&sealed)?;
+    write_model(args, context, &mut sealed, opening)
 }
 
-fn protect(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
+/// What the options for opening name: a grant, or else the vault.
+pub(super) fn opener(by: &OpenBy, grant: Option<&Path>, context: &Context<'_>) -> Result<Opener> {
+    let with = match (grant, &by.identity) {
+        (Some(grant), Some(identity)) => {
+            let state = state_path(by, identity);
+            let confirm = !by.no_confirm;
+            With::Grant(ByGrant { grant: grant.to_owned(), identity: identity.clone(), state, confirm })
+        }
+        _ => With::Vault(context.vault()?.into()),
+    };
+    Ok(Opener::new(with, by.line.clone()))
+}
+
+pub(super) fn protect(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     if args.output.as_os_str() == "-" {
         return Ok(());
     }
-    let state = args.identity.as_ref().map(|identity| state_path(args, identity));
-    let inputs = [Some(&args.sealed), args.grant.as_ref(), args.identity.as_ref(), state.as_ref()];
+    let by = &args.by;
+    let state = by.identity.as_ref().map(|identity| state_path(by, identity));
+    let inputs = [Some(&args.sealed), args.grant.as_ref(), by.identity.as_ref(), state.as_ref()];
     let inputs: Vec<_> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
     context.protect(&args.output, &inputs)
 }
 
-fn state_path(args: &OpenArgs, identity: &Path) -> PathBuf {
-    args.state.clone().unwrap_or_else(|| state::default_path(identity))
-}
-
-fn open_by_grant(
-    args: &OpenArgs,
-    grant_path: &Path,
-    identity_path: &Path,
-    context: &Context<'_>,
-) -> Result<()> {
-    let identity = Identity::read(identity_path)?;
-    identity.require_enrolled()?;
-    // One byte more than a grant may have: what is wrong with a longer one, its parser says.
-    let grant = files::read_start(grant_path, GRANT_MAX as u64 + 1)?;
-    let mut sealed = SealedFile::open(&args.sealed)?;
-    let line = wanted_line(args, &identity, &sealed)?;
-    let state_path = state_path(args, identity_path);
-    let store = StateStore::new(&state_path, identity_path, &line);
-    let reader = Reader { identity: &identity, grant_path, line: &line, floor: store.stored()?, now: now() };
-    let confirm = |confirmation| if args.no_confirm { Ok(()) } else { store.confirm(confirmation) };
-    write_model(args, context, &mut sealed, |sealed| sealed.unwrap_by_grant(&grant, &reader), confirm)
-}
-
-/// The line that the device serves: the one asked for, or the model's own if the device is enrolled for it.
-fn wanted_line(args: &OpenArgs, identity: &Identity, sealed: &SealedFile) -> Result<String> {
-    let header = sealed.header()?;
-    let line = args.line.as_deref().unwrap_or(header.manifest().subject.line);
-    if identity.lines().iter().any(|enrolled| enrolled == line) {
-        return Ok(line.to_owned());
-    }
-    match (&args.line, identity.lines()) {
-        // What the model says of itself isn't to be believed yet: let the checks find out in their order.
-        (None, [first, ..]) => Ok(first.clone()),
-        _ => {
-            let error = Error::from(Refusal::OtherLine);
-            Err(error.with_hint(format!(
-                "{} is enrolled for: {}",
-                identity.device(),
-                identity.lines().join(", ")
-            )))
-        }
-    }
+fn state_path(by: &OpenBy, identity: &Path) -> PathBuf {
+    by.state.clone().unwrap_or_else(|| state::default_path(identity))
 }
 
 /// Opens into the output, which appears only if everything passed; to a pipe go chunks that passed. The floor
@@ -274,25 +236,22 @@ fn write_model(
     args: &OpenArgs,
     context: &Context<'_>,
     sealed: &mut SealedFile,
-    unwrap: impl FnOnce(&SealedFile) -> Result<Unwrapped<'_>>,
-    confirm: impl FnOnce(Confirmation) -> Result<()>,
+    opening: Opening<'_>,
 ) -> Result<()> {
     let bar = context.progress("opening", sealed.header()?.layout().length);
     let progress: sealing::Progress<'_> = &mut |done| bar.set_position(done);
     if args.output.as_os_str() == "-" {
-        confirm(sealed.copy_to(unwrap, &mut to_stdout, progress)?)?;
+        opening.confirm(sealed.copy_to(|sealed| opening.unwrap(sealed), &mut to_stdout, progress)?)?;
     } else if is_stream(&args.output) {
         let mut stream = open_stream(&args.output)?;
-        confirm(sealed.copy_to(
-            unwrap,
-            &mut |bytes| write_stream(&mut stream, &args.output, bytes),
-            progress,
-        )?)?;
+        let out = &mut |bytes: &[u8]| write_stream(&mut stream, &args.output, bytes);
+        opening.confirm(sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress)?)?;
     } else {
         let mut output = Output::create(&args.output, Access::Private, Existing::Replace)?;
-        let confirmation = sealed.copy_to(unwrap, &mut |bytes| output.write(bytes), progress)?;
+        let out = &mut |bytes: &[u8]| output.write(bytes);
+        let confirmation = sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress)?;
         output.sync()?;
-        confirm(confirmation)?;
+        opening.confirm(confirmation)?;
         output.commit()?;
     }
     bar.finish_and_clear();
@@ -333,6 +292,9 @@ fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result
 
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let limits = Limits { validity: validity(args)?, floor: args.floor };
+    if args.sealed.is_dir() {
+        return folders::grant(args, limits, context);
+    }
     match &args.device {
         Some(device) => grant_to_one(args, device, limits, context),
         None => fleet::grant(args, limits, context),
