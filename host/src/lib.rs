@@ -4,13 +4,17 @@
 //!  seal.rs   model file ─▶ sealed model          vault signs and wraps
 //!  grant.rs  sealed model + enrolled device ─▶ grant
 //!  rewrap.rs sealed model ─▶ the same under the newest master key
-//!  open.rs   sealed model (+ grant, identity, state) ─▶ model
+//!  open.rs   sealed model (+ grant, identity, state) ─▶ its content key
+//!   ├ whole.rs  ─▶ model, in memory or to a file
+//!   └ lazy.rs   ─▶ any part of it, or a tensor by name
 //! ```
 //!
 //! In reading order:
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`whole`], [`lazy`], [`tensors`]: the ways to open; `index`, what they check once; [`work`], on how many threads
+//! - [`cipher`], [`memory`], `limits`: which AEAD computes, and where an opened model lies
 //! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
 //! - [`directory`]: folders of models, with a [`list`] of their files
 //! - `exec`: running a program with an opened model in memory
@@ -25,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cipher;
 pub mod cli;
 pub mod depends;
 pub mod directory;
@@ -37,8 +42,12 @@ pub mod fleet;
 pub mod folder;
 pub mod grant;
 pub mod identity;
+mod index;
 pub mod kind;
+pub mod lazy;
+mod limits;
 pub mod list;
+pub mod memory;
 pub mod open;
 pub mod opener;
 pub mod pem;
@@ -46,6 +55,9 @@ pub mod registry;
 pub mod rewrap;
 pub mod seal;
 pub mod state;
+pub mod tensors;
 pub mod update;
+pub mod whole;
+pub mod work;
 
 pub use error::{Code, Error, Result};
