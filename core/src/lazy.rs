@@ -86,6 +86,11 @@ impl<C: ChunkCipher> Lazy<C> {
         opened
     }
 
+    /// What step 9 needs, of a model that stays open.
+    pub fn confirmation(&self) -> Confirmation {
+        self.confirmation.again()
+    }
+
     /// After the last chunk that was wanted: what step 9 needs.
     pub fn finish(self) -> Confirmation {
         self.confirmation

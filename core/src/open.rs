@@ -373,6 +373,11 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
+    /// Of the same grant: confirming twice stores what confirming once does.
+    pub(crate) fn again(&self) -> Self {
+        Self { floor: self.floor }
+    }
+
     /// (7, step 9) Stores `max(stored floor, floor)`. A vault's opening has no floor and stores nothing.
     pub fn confirm(self, store: &mut impl FloorStore) -> Result<(), Error> {
         let Some(floor) = self.floor else { return Ok(()) };

@@ -263,7 +263,8 @@ impl Directory {
             let what = format!("{path:?} isn't on the list of {}", self.dir.display());
             return Err(Error::usage(what, "`modelseal open` shows what is; write paths with /"));
         };
-        let opener = for_grant(&self.opener, &grant_name(path));
+        // The floor is the list's to raise.
+        let opener = for_grant(&self.opener, &grant_name(path)).without_confirming();
         if entry.length == 0 {
             return Ok(Member { sealed: None, opener });
         }
@@ -349,7 +350,6 @@ impl Member {
     ) -> Result<()> {
         let Some(sealed) = &mut self.sealed else { return Ok(()) };
         let opening = self.opener.begin(sealed)?;
-        // The floor is the list's to raise.
         sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress).map(drop)
     }
 

@@ -11,6 +11,7 @@
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
+//! - [`lazy`]: a model that is read in parts
 //! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
 //! - [`directory`]: folders of models, with a [`list`] of their files
 //! - `exec`: running a program with an opened model in memory
@@ -38,6 +39,7 @@ pub mod folder;
 pub mod grant;
 pub mod identity;
 pub mod kind;
+pub mod lazy;
 pub mod list;
 pub mod open;
 pub mod opener;

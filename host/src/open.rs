@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
+use crate::lazy::LazyModel;
 use crate::seal::Progress;
 
 /// Entries of one block of the index.
@@ -202,6 +203,20 @@ impl SealedFile {
         })?;
         batch.flush()?;
         Ok(lazy.finish())
+    }
+
+    /// A model that stays sealed, of which chunks are opened when they are read. A pipe can't be read again.
+    pub fn open_lazily(self, unwrap: impl FnOnce(&Self) -> Result<Unwrapped<'_>>) -> Result<LazyModel> {
+        if self.pipe.is_some() {
+            let what = format!("{} isn't a file", self.path.display());
+            return Err(Error::usage(what, "name a file, of which parts can be read"));
+        }
+        let file = self.file.try_clone().map_err(|error| Error::io(&self.path, &error))?;
+        LazyModel::open(&self, file, unwrap)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Between steps 6 and 7, the first reading of the index: against the root (4.4), and the padding

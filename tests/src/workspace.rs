@@ -39,7 +39,7 @@ pub fn require_fresh(program: &Path, hint: &str) {
     let built = program.metadata().and_then(|metadata| metadata.modified());
     let built = built.unwrap_or_else(|error| panic!("{}: {error}; {hint}", program.display()));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for part in ["core/src", "hsm/src", "host/src"] {
+    for part in ["core/src", "hsm/src", "host/src", "host/capi/src"] {
         let newest = newest(&root.join(part));
         assert!(newest <= built, "{} is older than {part}; {hint}", program.display());
     }
