@@ -9,18 +9,11 @@ use std::process::Command;
 
 use modelseal_tests::Workspace;
 use modelseal_tests::published::{SEAL, enroll};
-use modelseal_tests::workspace::{WAKE_WORD, program, require_fresh};
+use modelseal_tests::workspace::{WAKE_WORD, c_library};
 
 const CAPI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../host/capi");
 const SANITIZED: [&str; 5] =
     ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1"];
-
-/// The libraries of the profile that the test was built in.
-fn library(name: &str) -> PathBuf {
-    let library = program().with_file_name(name);
-    require_fresh(&library, "run `cargo build -p modelseal-capi`, in the tests' profile, first");
-    library
-}
 
 /// A workspace with what the programs open.
 fn workspace() -> Workspace {
@@ -42,7 +35,7 @@ fn workspace() -> Workspace {
 /// Compiles `source` of the library's folder as C11, warnings being errors, and links it.
 fn compile(w: &Workspace, source: &str, shared: bool, flags: &[&str]) -> PathBuf {
     let program = w.path("program");
-    let library = library(if shared { "libmodelseal_c.so" } else { "libmodelseal_c.a" });
+    let library = c_library(if shared { "libmodelseal_c.so" } else { "libmodelseal_c.a" });
     let mut command = Command::new("cc");
     command
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread"])
@@ -134,8 +127,11 @@ fn the_header_is_for_cpp_too() {
 #[test]
 fn what_is_exported_is_in_the_header() {
     let header = std::fs::read_to_string(format!("{CAPI}/include/modelseal.h")).unwrap();
-    let output =
-        Command::new("nm").args(["-D", "--defined-only"]).arg(library("libmodelseal_c.so")).output().unwrap();
+    let output = Command::new("nm")
+        .args(["-D", "--defined-only"])
+        .arg(c_library("libmodelseal_c.so"))
+        .output()
+        .unwrap();
     let symbols = String::from_utf8(output.stdout).unwrap();
     let exported: Vec<_> = symbols.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
     assert!(exported.len() > 15, "{exported:?}");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use modelseal_tests::Workspace;
 use modelseal_tests::published::published;
-use modelseal_tests::workspace::{WAKE_WORD, program, require_fresh};
+use modelseal_tests::workspace::{WAKE_WORD, c_library, program};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -70,13 +70,11 @@ fn a_program_in_c() {
         w.write(to, w.read(from));
     }
     w.write("open.c", source);
-    let library = program().with_file_name("libmodelseal_c.a");
-    require_fresh(&library, "run `cargo build -p modelseal-capi`, in the tests' profile, first");
     let include = format!("-I{ROOT}/host/capi/include");
     let output = Command::new("cc")
         .args(["-Wall", "-Wextra", "-Werror", &include])
         .arg(w.path("open.c"))
-        .arg(library)
+        .arg(c_library("libmodelseal_c.a"))
         .args(["-lm", "-o"])
         .arg(w.path("open"))
         .output()
