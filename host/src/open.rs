@@ -205,18 +205,24 @@ impl SealedFile {
         Ok(lazy.finish())
     }
 
-    /// A model that stays sealed, of which chunks are opened when they are read. A pipe can't be read again.
-    pub fn open_lazily(self, unwrap: impl FnOnce(&Self) -> Result<Unwrapped<'_>>) -> Result<LazyModel> {
-        if self.pipe.is_some() {
-            let what = format!("{} isn't a file", self.path.display());
-            return Err(Error::usage(what, "name a file, of which parts can be read"));
-        }
-        let file = self.file.try_clone().map_err(|error| Error::io(&self.path, &error))?;
-        LazyModel::open(&self, file, unwrap)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Opens a model of which any part can then be read.
+    pub fn open_lazily(self, open: impl FnOnce(&Self) -> Result<Unwrapped<'_>>) -> Result<LazyModel> {
+        wiped(|| {
+            let (lazy, blocks): (Lazy, _) = {
+                let unwrapped = open(&self)?;
+                let (index, blocks) = self.check_index(unwrapped.header())?;
+                (unwrapped.into_lazy(index).map_err(|error| self.about(error.into()))?, blocks)
+            };
+            let mut index = Vec::new();
+            for (block, hash) in (0..).zip(&blocks) {
+                let bytes = self.read_block(lazy.layout(), block)?;
+                if blake3::hash(&bytes) != *hash {
+                    return Err(self.about(Refusal::Index.into()));
+                }
+                index.extend_from_slice(&bytes);
+            }
+            Ok(LazyModel::new(lazy, index, &self.path, self.file))
+        })
     }
 
     /// Between steps 6 and 7, the first reading of the index: against the root (4.4), and the padding
