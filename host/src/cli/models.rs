@@ -90,6 +90,10 @@ pub(super) fn report_sealed(
 }
 
 pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
+    if args.sealed.is_dir() {
+        let what = format!("{} is a folder, whose files and list belong together", args.sealed.display());
+        return Err(Error::usage(what, "open it, and seal what was in it as a new version"));
+    }
     context.protect(&args.output, &[&args.sealed])?;
     let mut sealed = SealedFile::open(&args.sealed)?;
     let (line, old, length) = {
