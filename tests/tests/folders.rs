@@ -81,6 +81,38 @@ fn a_folder_opens_as_it_was() {
     w.ok(&["open", "release", "-o", "again"]);
 }
 
+#[test]
+fn a_fleet_gets_a_folder_of_grants_each() {
+    let w = released();
+    w.device_ok(&[
+        "device",
+        "keygen",
+        "porch-2",
+        "--identity-out",
+        "porch-2.identity",
+        "--public-out",
+        "porch.pem",
+    ]);
+    let enrol = ["device", "enroll", "porch-2", "--line", "wake-word", "--public-key", "porch.pem"];
+    w.ok(&[&enrol[..], &["--identity-out", "porch-2.identity"]].concat());
+    let grant = ["grant", "release", "--all", "-o", "fleet"];
+    let granted = w.ok(&grant);
+    // Four files and their list, to two devices; for the X25519 key, a signature for each.
+    assert_eq!([&granted["made"], &granted["kept"], &granted["signatures"]], [10, 0, 5]);
+    let again = w.ok(&grant);
+    assert_eq!([&again["made"], &again["kept"], &again["signatures"]], [0, 10, 0]);
+    for device in ["kitchen-7", "porch-2"] {
+        let (grants, identity) = (format!("fleet/{device}"), format!("{device}.identity"));
+        w.device_ok(&["open", "release", "-o", device, "--grant", &grants, "--identity", &identity]);
+        assert!(files(&w.path(device)) == files(&w.path("folder")));
+    }
+    let crossed =
+        ["open", "release", "-o", "x", "--grant", "fleet/porch-2", "--identity", "kitchen-7.identity"];
+    w.device_refused(4, &crossed);
+    remove_file(w.path("release/config.json.sealed")).unwrap();
+    w.refused(3, &["grant", "release", "--all", "-o", "more"]);
+}
+
 /// Everything that a file can have happened to it, and what is said.
 #[test]
 fn what_was_mixed_is_refused() {

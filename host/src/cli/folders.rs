@@ -215,11 +215,12 @@ pub(super) fn inspect(dir: &Path, context: &Context<'_>) -> Result<()> {
 }
 
 /// One grant for each file, and one for the list: whoever gets them can open the folder, and no other.
-pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> Result<()> {
-    let Some(device) = &args.device else {
-        let what = "a folder is granted to one device at a time";
-        return Err(Error::usage(what, "give --device ID, and a folder for each device's grants"));
-    };
+pub(super) fn grant_to_one(
+    args: &GrantArgs,
+    device: &str,
+    limits: Limits,
+    context: &Context<'_>,
+) -> Result<()> {
     let id = DeviceId::new(device).map_err(|error| Error::from(error).as_usage())?;
     require_apart(&args.sealed, &args.output)?;
     let path = context.registry()?;

@@ -296,10 +296,8 @@ fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result
 
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let limits = Limits { validity: validity(args)?, floor: args.floor };
-    if args.sealed.is_dir() {
-        return folders::grant(args, limits, context);
-    }
     match &args.device {
+        Some(device) if args.sealed.is_dir() => folders::grant_to_one(args, device, limits, context),
         Some(device) => grant_to_one(args, device, limits, context),
         None => fleet::grant(args, limits, context),
     }
