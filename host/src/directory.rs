@@ -12,175 +12,35 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use modelseal_core::manifest::{Claims, LENGTH_MAX, Subject, Suite};
 use modelseal_core::open::Confirmation;
-use modelseal_core::sealed::ModelId;
-use modelseal_hsm::Vault;
+use modelseal_core::sealed::Header;
+use modelseal_core::sign::Publisher;
 use modelseal_hsm::wiped::wiped;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, OutputFolder};
-use crate::kind;
-use crate::list::{Entry, KIND, LIST_MAX, List, problem_of_path};
+use crate::files::Access;
+use crate::folders::{self, OutputFolder};
+use crate::list::{Entry, KIND, LIST_MAX, List};
 use crate::open::SealedFile;
-use crate::opener::{Opener, With, now};
-use crate::seal::{self, Progress};
+use crate::opener::{Opener, With};
+use crate::seal::Progress;
+
+pub use crate::release::{Release, SealedFolder, length, seal};
 
 /// The sealed list's file name. No file of a folder can have the name that would collide.
 pub const LIST_NAME: &str = "directory.sealed";
 /// The file name of its grant.
 pub const LIST_GRANT: &str = "directory.grant";
 
-/// What is said of all models of a folder.
-#[derive(Clone, Debug)]
-pub struct Release<'a> {
-    /// The line.
-    pub line: &'a str,
-    /// The version, which is released once.
-    pub version: u64,
-    /// The cipher.
-    pub suite: Suite,
-    /// Chunk size and alignment as powers of two.
-    pub logs: (u8, u8),
-    /// The claims.
-    pub claims: Claims<'a>,
-}
-
-impl<'a> Release<'a> {
-    fn subject(&self, kind: &'a str, length: u64) -> Subject<'a> {
-        let (chunk_log2, align_log2) = self.logs;
-        Subject {
-            suite: self.suite,
-            chunk_log2,
-            align_log2,
-            line: self.line,
-            version: self.version,
-            kind,
-            length,
-            created: now().unwrap_or(0),
-            claims: self.claims.clone(),
-        }
-    }
-}
-
-/// A folder that was sealed.
-#[derive(Clone, Debug)]
-pub struct SealedFolder {
-    /// The id of its list.
-    pub id: ModelId,
-    /// How many files it has.
-    pub files: usize,
-    /// Their length together.
-    pub length: u64,
-}
-
-/// The length of all files of a folder, for progress.
-pub fn length(folder: &Path) -> Result<u64> {
-    Ok(walk(folder)?.iter().map(|file| file.length).sum())
-}
-
-/// Seals every file below `folder` into the new folder `out`, which appears when it is complete.
-pub fn seal(
-    vault: &dyn Vault,
-    folder: &Path,
-    release: &Release<'_>,
-    out: &Path,
-    progress: Progress<'_>,
-) -> Result<SealedFolder> {
-    seal::check(&release.subject(KIND, 1))?;
-    let files = walk(folder)?;
-    // Everything that could be wrong with a path is known before anything is sealed.
-    let placeholder = |file: &Source| file.entry(if file.length == 0 { [0; 32] } else { [1; 32] });
-    List::new(files.iter().map(placeholder).collect()).map_err(|error| error.about(folder))?;
-    let mut output = OutputFolder::create(out, Access::Public)?;
-    let (mut entries, mut done) = (Vec::with_capacity(files.len()), 0);
-    for file in &files {
-        entries.push(file.seal(vault, release, &mut output, &mut |bytes| progress(done + bytes))?);
-        done += file.length;
-    }
-    let list = Zeroizing::new(List::new(entries)?.encode().unwrap_or_default());
-    if list.len() as u64 > LIST_MAX {
-        return Err(Error::usage("the list of files is longer than 16 MiB", "seal fewer files"));
-    }
-    let subject = release.subject(KIND, list.len() as u64);
-    let (sealed, file) = seal::seal_bytes_into(vault, &list, subject, output.file()?, &mut |_| ())?;
-    output.add(LIST_NAME, file)?;
-    output.commit()?;
-    Ok(SealedFolder { id: sealed.id, files: files.len(), length: done })
-}
-
-/// A file that is to be sealed.
-struct Source {
-    path: String,
-    file: PathBuf,
-    length: u64,
-}
-
-impl Source {
-    fn entry(&self, id: [u8; 32]) -> Entry {
-        Entry { path: self.path.clone(), id, length: self.length }
-    }
-
-    fn seal(
-        &self,
-        vault: &dyn Vault,
-        release: &Release<'_>,
-        output: &mut OutputFolder,
-        progress: Progress<'_>,
-    ) -> Result<Entry> {
-        if self.length == 0 {
-            return Ok(self.entry([0; 32]));
-        }
-        let subject = release.subject(kind::of_file(&self.file)?, self.length);
-        let (sealed, file) = seal::seal_into(vault, &self.file, subject, output.file()?, progress)?;
-        output.add(&sealed_name(&self.path), file)?;
-        Ok(self.entry(*sealed.id.as_bytes()))
-    }
-}
-
-fn sealed_name(path: &str) -> String {
+/// The file name of a file's sealed model.
+pub(crate) fn sealed_name(path: &str) -> String {
     format!("{path}.sealed")
 }
 
 /// The file name of a file's grant in the folder of grants.
 pub fn grant_name(path: &str) -> String {
     format!("{path}.grant")
-}
-
-/// The files below `folder`, whatever their names.
-fn walk(folder: &Path) -> Result<Vec<Source>> {
-    let root = folder.canonicalize().map_err(|error| Error::io(folder, &error))?;
-    let mut files = Vec::new();
-    for found in files::below(&root)? {
-        let file = root.join(&found);
-        let shown = folder.join(&found);
-        let Some(path) = found.to_str().map(|path| path.replace(std::path::MAIN_SEPARATOR, "/")) else {
-            let what = format!("{}: its name isn't UTF-8", shown.display());
-            return Err(Error::usage(what, "give it another name"));
-        };
-        if let Some(problem) = problem_of_path(&path) {
-            return Err(Error::usage(format!("{path:?} {problem}"), "leave it out, or give it another name"));
-        }
-        let io = |error: std::io::Error| Error::io(&shown, &error);
-        // Behind a link, too.
-        let target = file.canonicalize().map_err(io)?;
-        let metadata = target.metadata().map_err(io)?;
-        if !target.starts_with(&root) || !metadata.is_file() {
-            let what = format!("{} isn't a file, or is a link out of the folder", shown.display());
-            let hint = "seal a copy without links: cp -rL FOLDER COPY";
-            return Err(Error::usage(what, hint));
-        }
-        let length = metadata.len();
-        if length > LENGTH_MAX {
-            return Err(Error::usage(format!("{} is too long", shown.display()), "leave it out"));
-        }
-        files.push(Source { path, file: target, length });
-    }
-    if files.is_empty() {
-        return Err(Error::usage(format!("{} has no files", folder.display()), "name a model's folder"));
-    }
-    Ok(files)
 }
 
 /// A sealed folder whose list has been opened: the list is genuine, complete, and what may be opened here. Of its files
@@ -216,8 +76,8 @@ impl Directory {
     }
 
     /// The manifest of the list, whose line, version and claims are those of every file.
-    pub fn header(&self) -> Result<modelseal_core::sealed::Header<'_>> {
-        Ok(modelseal_core::sealed::Header::parse(&self.header)?)
+    pub fn header(&self) -> Result<Header<'_>> {
+        Ok(Header::parse(&self.header)?)
     }
 
     /// The files, by path.
@@ -235,7 +95,7 @@ impl Directory {
         let listed = self.files().iter().filter(|entry| entry.length > 0);
         let mut missing: BTreeSet<_> = listed.map(|entry| sealed_name(&entry.path)).collect();
         missing.insert(LIST_NAME.into());
-        for found in files::below(&self.dir)? {
+        for found in folders::below(&self.dir)? {
             let name = found.to_str().map(|path| path.replace(std::path::MAIN_SEPARATOR, "/"));
             if !name.is_some_and(|name| missing.remove(&name)) {
                 let what = format!("{} isn't on the folder's list", self.dir.join(&found).display());
@@ -263,7 +123,8 @@ impl Directory {
             let what = format!("{path:?} isn't on the list of {}", self.dir.display());
             return Err(Error::usage(what, "`modelseal open` shows what is; write paths with /"));
         };
-        let opener = for_grant(&self.opener, &grant_name(path));
+        // The floor is the list's to raise.
+        let opener = for_grant(&self.opener, &grant_name(path)).without_confirming();
         if entry.length == 0 {
             return Ok(Member { sealed: None, opener });
         }
@@ -349,16 +210,11 @@ impl Member {
     ) -> Result<()> {
         let Some(sealed) = &mut self.sealed else { return Ok(()) };
         let opening = self.opener.begin(sealed)?;
-        // The floor is the list's to raise.
         sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress).map(drop)
     }
 
     /// Checks every byte without opening it.
-    pub fn verify(
-        &mut self,
-        publisher: &modelseal_core::sign::Publisher,
-        progress: Progress<'_>,
-    ) -> Result<()> {
+    pub fn verify(&mut self, publisher: &Publisher, progress: Progress<'_>) -> Result<()> {
         match &mut self.sealed {
             Some(sealed) => sealed.verify(publisher, progress),
             None => Ok(()),

@@ -1,4 +1,5 @@
-//! A folder of grants: `DEVICE-ID.grant` for each device. Each file is complete whenever it has its name.
+//! A folder of grants: `DEVICE-ID.grant` for each device, or `DEVICE-ID/NAME.grant` for one file of a sealed folder. Each
+//! file is complete whenever it has its name.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ pub struct Folder<'a> {
     dir: &'a Path,
     inputs: Vec<PathBuf>,
     keep: bool,
+    /// The grant's name in the device's own folder, if it has one.
+    name: Option<String>,
 }
 
 impl<'a> Folder<'a> {
@@ -21,7 +24,12 @@ impl<'a> Folder<'a> {
     /// there may be kept.
     pub fn new(dir: &'a Path, inputs: &[&Path], keep: bool) -> Result<Self> {
         files::create_dir(dir)?;
-        Ok(Self { dir, inputs: inputs.iter().map(|input| files::place(input)).collect(), keep })
+        Ok(Self { dir, inputs: inputs.iter().map(|input| files::place(input)).collect(), keep, name: None })
+    }
+
+    /// From now on for this grant of each device's own folder.
+    pub fn within_devices(&mut self, name: String) {
+        self.name = Some(name);
     }
 
     /// Refuses recipients whose grants would be one file, where the file system takes upper and lower case for the
@@ -40,7 +48,10 @@ impl<'a> Folder<'a> {
     }
 
     fn path(&self, id: DeviceId<'_>) -> PathBuf {
-        self.dir.join(format!("{}.grant", id.as_str()))
+        match &self.name {
+            Some(name) => self.dir.join(id.as_str()).join(name),
+            None => self.dir.join(format!("{}.grant", id.as_str())),
+        }
     }
 }
 
@@ -61,7 +72,11 @@ impl Store for Folder<'_> {
     fn put(&self, grants: &[Made<'_>]) -> Result<()> {
         let mut outputs = Vec::with_capacity(grants.len());
         for (id, bytes) in grants {
-            let mut output = Output::create(&self.path(*id), Access::Public, Existing::Replace)?;
+            let path = self.path(*id);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
+            }
+            let mut output = Output::create(&path, Access::Public, Existing::Replace)?;
             output.write(bytes)?;
             outputs.push(output);
         }

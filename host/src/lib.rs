@@ -16,7 +16,7 @@
 //! - [`whole`], [`lazy`], [`tensors`]: the ways to open; `index`, what they check once; [`work`], on how many threads
 //! - [`cipher`], [`memory`], `limits`: which AEAD computes, and where an opened model lies
 //! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
-//! - [`directory`]: folders of models, with a [`list`] of their files
+//! - [`release`], [`directory`]: folders of models, sealed and opened, with a [`list`] of their files
 //! - `exec`: running a program with an opened model in memory
 //! - [`fernet`]: models that were protected with Fernet, to be sealed instead
 //! - [`fleet`]: granting to many devices at once, into a [`folder`]
@@ -24,7 +24,8 @@
 //! - [`update`]: bringing a device a new model or grant over its serial line
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
-//! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files are written
+//! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
+//!   written
 //! - [`cli`]: the command line over all of it
 
 #![forbid(unsafe_code)]
@@ -40,6 +41,7 @@ pub mod fernet;
 pub mod files;
 pub mod fleet;
 pub mod folder;
+pub mod folders;
 pub mod grant;
 pub mod identity;
 mod index;
@@ -52,6 +54,7 @@ pub mod open;
 pub mod opener;
 pub mod pem;
 pub mod registry;
+pub mod release;
 pub mod rewrap;
 pub mod seal;
 pub mod state;

@@ -78,6 +78,14 @@ impl Opener {
         opener
     }
 
+    /// The same with stored floors left as they are.
+    pub fn without_confirming(mut self) -> Self {
+        if let With::Grant(by) = &mut self.with {
+            by.confirm = false;
+        }
+        self
+    }
+
     /// Reads what it takes to open `sealed`. Nothing is believed of it yet.
     pub fn begin(&self, sealed: &SealedFile) -> Result<Opening<'_>> {
         let device = match &self.with {

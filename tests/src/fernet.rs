@@ -7,10 +7,11 @@ use crate::Workspace;
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/venv/bin/python");
 /// What the classes that protect models so do: a key in a file, a file encrypted whole.
 const ENCRYPT: &str = "\
-import sys
+import base64, sys
 from cryptography.fernet import Fernet
 key = Fernet.generate_key()
 open('key', 'wb').write(key)
+open('key.hex', 'w').write(base64.urlsafe_b64decode(key).hex())
 open('old.tflite.enc', 'wb').write(Fernet(key).encrypt(sys.stdin.buffer.read()))
 ";
 
@@ -28,11 +29,16 @@ pub const MIGRATE: [&str; 10] = [
     "1",
 ];
 
-/// A vault, and `model` encrypted in `old.tflite.enc` with the key in `key`.
+/// A vault, and `model` encrypted in `old.tflite.enc` with the key in `key`, and once more in `key.hex`.
 pub fn protected(model: impl AsRef<[u8]>) -> Workspace {
-    assert!(Path::new(PYTHON).exists(), "run tests/run, which makes target/venv with cryptography in it");
     let w = Workspace::new();
-    let run = w.run(w.another(PYTHON, &["-c", ENCRYPT]), model.as_ref());
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    encrypt(&w, model.as_ref());
     w
+}
+
+/// Encrypts `model` likewise.
+pub fn encrypt(w: &Workspace, model: &[u8]) {
+    assert!(Path::new(PYTHON).exists(), "run tests/run, which makes target/venv with cryptography in it");
+    let run = w.run(w.another(PYTHON, &["-c", ENCRYPT]), model);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
 }

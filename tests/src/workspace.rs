@@ -34,15 +34,27 @@ pub fn program() -> PathBuf {
     program
 }
 
+/// A library for C, of the same profile.
+pub fn c_library(name: &str) -> PathBuf {
+    let library = program().with_file_name(name);
+    let hint = "run `cargo build -p modelseal-capi`, in the tests' profile, first";
+    require_fresh(&library, hint);
+    require_newer(&library, "host/capi/src", hint);
+    library
+}
+
 /// Fails, with what to do, if `program` isn't there or is older than what it is built from.
 pub fn require_fresh(program: &Path, hint: &str) {
+    for part in ["core/src", "hsm/src", "host/src"] {
+        require_newer(program, part, hint);
+    }
+}
+
+fn require_newer(program: &Path, part: &str, hint: &str) {
     let built = program.metadata().and_then(|metadata| metadata.modified());
     let built = built.unwrap_or_else(|error| panic!("{}: {error}; {hint}", program.display()));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for part in ["core/src", "hsm/src", "host/src"] {
-        let newest = newest(&root.join(part));
-        assert!(newest <= built, "{} is older than {part}; {hint}", program.display());
-    }
+    assert!(newest(&root.join(part)) <= built, "{} is older than {part}; {hint}", program.display());
 }
 
 fn newest(dir: &Path) -> SystemTime {

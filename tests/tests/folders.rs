@@ -5,10 +5,12 @@
 use std::fs::{create_dir_all, remove_dir_all, remove_file, rename};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
 
 use modelseal_tests::Workspace;
 use modelseal_tests::published::published;
-use modelseal_tests::workspace::WAKE_WORD;
+use modelseal_tests::workspace::{WAKE_WORD, assert_same};
 
 const OPEN: [&str; 4] = ["open", "release", "-o", "opened"];
 const BY_GRANT: [&str; 8] =
@@ -31,7 +33,7 @@ fn released() -> Workspace {
 }
 
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let found = modelseal::files::below(dir).unwrap();
+    let found = modelseal::folders::below(dir).unwrap();
     let read = |path: std::path::PathBuf| {
         (path.to_str().unwrap().to_owned(), std::fs::read(dir.join(&path)).unwrap())
     };
@@ -77,6 +79,38 @@ fn a_folder_opens_as_it_was() {
     w.ok(&["rewrap", "release", "newer"]);
     w.ok(&["key", "retire", "master", "1", "--force"]);
     w.ok(&["open", "release", "-o", "again"]);
+}
+
+#[test]
+fn a_fleet_gets_a_folder_of_grants_each() {
+    let w = released();
+    w.device_ok(&[
+        "device",
+        "keygen",
+        "porch-2",
+        "--identity-out",
+        "porch-2.identity",
+        "--public-out",
+        "porch.pem",
+    ]);
+    let enrol = ["device", "enroll", "porch-2", "--line", "wake-word", "--public-key", "porch.pem"];
+    w.ok(&[&enrol[..], &["--identity-out", "porch-2.identity"]].concat());
+    let grant = ["grant", "release", "--all", "-o", "fleet"];
+    let granted = w.ok(&grant);
+    // Four files and their list, to two devices; for the X25519 key, a signature for each.
+    assert_eq!([&granted["made"], &granted["kept"], &granted["signatures"]], [10, 0, 5]);
+    let again = w.ok(&grant);
+    assert_eq!([&again["made"], &again["kept"], &again["signatures"]], [0, 10, 0]);
+    for device in ["kitchen-7", "porch-2"] {
+        let (grants, identity) = (format!("fleet/{device}"), format!("{device}.identity"));
+        w.device_ok(&["open", "release", "-o", device, "--grant", &grants, "--identity", &identity]);
+        assert!(files(&w.path(device)) == files(&w.path("folder")));
+    }
+    let crossed =
+        ["open", "release", "-o", "x", "--grant", "fleet/porch-2", "--identity", "kitchen-7.identity"];
+    w.device_refused(4, &crossed);
+    remove_file(w.path("release/config.json.sealed")).unwrap();
+    w.refused(3, &["grant", "release", "--all", "-o", "more"]);
 }
 
 /// Everything that a file can have happened to it, and what is said.
@@ -136,6 +170,48 @@ fn what_was_mixed_is_refused() {
     // Not even the floor was raised by any of it.
     assert!(!w.path("kitchen-7.identity.state").exists());
     w.ok(&OPEN);
+}
+
+/// Neither folder is there until it is complete, and a kill leaves nothing beside it.
+#[test]
+fn a_kill_leaves_nothing() {
+    let w = published();
+    create_dir_all(w.path("folder/sub")).unwrap();
+    for name in ["folder/a", "folder/sub/b", "folder/sub/c"] {
+        w.write(name, vec![1; 6 << 20]);
+    }
+    let seal = ["seal", "folder", "-o", "out", "--line", "wake-word", "--model-version", "2"];
+    w.ok(&["seal", "folder", "-o", "release", "--line", "wake-word", "--model-version", "2"]);
+    for arguments in [&seal[..], &["open", "release", "-o", "out"]] {
+        let before = w.snapshot();
+        let began = Instant::now();
+        w.ok(arguments);
+        let (whole, mut killed, mut hidden) = (began.elapsed(), 0, 0);
+        remove_dir_all(w.path("out")).unwrap();
+        for twentieth in (1..20).rev() {
+            let mut child = w.command(arguments).stdout(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(whole * twentieth / 20);
+            let _ = child.kill();
+            if child.wait().unwrap().success() {
+                remove_dir_all(w.path("out")).unwrap();
+            } else {
+                killed += 1;
+                assert!(!w.path("out").exists(), "{arguments:?}");
+            }
+            // In the instant in which its files and the folder get their names, they are in a hidden one.
+            let after = w.snapshot();
+            let is_hidden = |path: &Path| path.to_str().unwrap().contains("/.modelseal-");
+            hidden += u32::from(after.keys().any(|path| is_hidden(path)));
+            for entry in std::fs::read_dir(w.dir()).unwrap().map(|entry| entry.unwrap().path()) {
+                if is_hidden(&entry) {
+                    remove_dir_all(entry).unwrap();
+                }
+            }
+            assert_same(&before, &w.snapshot(), &format!("killed after {twentieth} of 20"));
+        }
+        assert!(hidden <= 2, "{hidden} of {killed} kills left a hidden folder");
+        assert!(killed >= 5, "{arguments:?}: only {killed} kills came in time");
+    }
 }
 
 #[test]

@@ -5,8 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::fs::create_dir_all;
+use std::path::Path;
+use std::process::Command;
 
 use modelseal_tests::published::published;
+use modelseal_tests::workspace::{c_library, program};
 use modelseal_tests::{Workspace, counted};
 
 /// All of a model, over and over: whatever part of it is seen, it is known.
@@ -17,9 +20,14 @@ const CALLS: &str = "trace=read,pread64,readv,preadv,preadv2,write,pwrite64,writ
 
 /// What was done with plaintext, such as "write /memfd:wake-word 1".
 fn traced(w: &Workspace, arguments: &[&str]) -> Vec<String> {
+    traced_program(w, &program(), arguments)
+}
+
+fn traced_program(w: &Workspace, program: &Path, arguments: &[&str]) -> Vec<String> {
     // Each call whole, with the path of its file, of every process; `ls` has no plaintext, but the model's name.
     let strace = ["strace", "-f", "-y", "-s", "400000", "-e", CALLS, "-e", "signal=none", "-o", "trace"];
-    let run = w.run(w.wrapped(&strace, arguments), &[]);
+    let words = [&strace[1..], &[program.to_str().unwrap()], arguments].concat();
+    let run = w.run(w.another(strace[0], &words), &[]);
     assert_eq!(run.code, Some(0), "{arguments:?}: {}", run.stderr);
     let trace = String::from_utf8(w.read("trace")).unwrap();
     std::fs::remove_file(w.path("trace")).unwrap();
@@ -72,6 +80,21 @@ fn sealing_reads_plaintext_and_writes_none() {
 fn migrating_writes_none() {
     let w = modelseal_tests::fernet::protected(MARK.repeat(30_000));
     assert_eq!(traced(&w, &modelseal_tests::fernet::MIGRATE), [""; 0]);
+}
+
+#[test]
+fn the_c_library_writes_none() {
+    let w = workspace();
+    w.ok(&["seal", "model", "-o", "s", "--line", "wake-word", "--model-version", "2"]);
+    w.ok(&["grant", "s", "--device", "kitchen-7", "-o", "g"]);
+    let capi = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/capi");
+    let mut cc = Command::new("cc");
+    cc.arg("-I")
+        .arg(capi.join("include"))
+        .arg(capi.join("examples/open.c"))
+        .arg(c_library("libmodelseal_c.a"));
+    assert!(cc.args(["-lm", "-o"]).arg(w.path("open")).status().unwrap().success());
+    assert_eq!(traced_program(&w, &w.path("open"), &["s", "g", "kitchen-7.identity"]), [""; 0]);
 }
 
 #[test]

@@ -119,6 +119,16 @@ const CASES: &[Case] = &[
     (Operator, "open cut.sealed -o out", "3 Truncated"),
     (Stranger, "open 1.sealed -o out", "5"),
     (Device, "open 1.sealed -o out --grant forged.grant --identity kitchen.identity", "3 Commitment"),
+    (Operator, "seal folder -o new.release --line wake-word --model-version 3", ""),
+    (Operator, "grant release --device kitchen-7 -o new.release.grants", ""),
+    (Operator, "verify release", ""),
+    (Operator, "open release -o out", ""),
+    (Operator, "open mixed -o out", "4"),
+    (Device, "open release -o out --no-confirm --grant grants --identity kitchen.identity", ""),
+    (Device, "open mixed -o out --no-confirm --grant grants --identity kitchen.identity", "4"),
+    (Operator, "migrate-fernet old.tflite.enc --key key -o migrated.sealed --line wake-word --model-version 3", ""),
+    (Operator, "migrate-fernet old.tflite.enc --key wrong.key -o no.sealed --line wake-word --model-version 3", "3"),
+    (Stranger, "migrate-fernet old.tflite.enc --key key -o no.sealed --line wake-word --model-version 3", "5"),
     (Operator, "key rotate master --vault file:copy.json", ""),
     (Operator, "rewrap moved.sealed --vault file:copy.json", ""),
     (Operator, "rewrap header.sealed --vault file:copy.json", "3 ManifestSignature"),
@@ -345,6 +355,16 @@ impl Scene {
             let long_ago = ["--not-before", "1", "--not-after", "2"];
             w.ok(&[&["grant", "1.sealed", "--device", id, "-o", &grant][..], &long_ago].concat());
         }
+        for dir in ["folder", "mixed"] {
+            std::fs::create_dir(w.path(dir)).unwrap();
+        }
+        w.write("folder/model", &model);
+        w.ok(&["seal", "folder", "-o", "release", "--line", "wake-word", "--model-version", "1"]);
+        w.ok(&["grant", "release", "--device", "kitchen-7", "-o", "grants"]);
+        w.write("mixed/directory.sealed", w.read("release/directory.sealed"));
+        w.write("mixed/model.sealed", w.read("1.sealed"));
+        modelseal_tests::fernet::encrypt(&w, &model);
+        w.write("wrong.key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         let vault = vault_keys_and_more(&w);
         damage(&w, &vault);
         Self { w, vault, model }
@@ -375,6 +395,7 @@ impl Scene {
             "{words}: {said:?}"
         );
         let _ = std::fs::remove_file(self.w.path("out"));
+        let _ = std::fs::remove_dir_all(self.w.path("out"));
         told(&format!("{words} {refusal}"), &remains)
     }
 
@@ -388,7 +409,12 @@ impl Scene {
             secrets.add(name, key);
             secrets.add_hex(name, key);
         }
-        for name in ["1", "2", "new"].map(|name| format!("{name}.sealed")) {
+        let key = self.w.read("key");
+        secrets.add("Fernet key", &key);
+        secrets.add("Fernet key, decoded", &hex::decode(self.w.read("key.hex")).unwrap());
+        for name in ["1", "2", "new", "release/model", "new.release/model", "migrated"]
+            .map(|name| format!("{name}.sealed"))
+        {
             if self.w.path(&name).exists() {
                 let key = content_key(&self.w, &name);
                 secrets.add(&format!("content key of {name}"), &key);

@@ -403,7 +403,7 @@ pub(super) struct GrantArgs {
     #[arg(long)]
     pub(super) all: bool,
     /// Where the grant goes; with --devices or --all a folder, for files named ID.grant; for a sealed folder, one for a
-    /// grant for each of its files and directory.grant
+    /// grant for each of its files and directory.grant, with --devices or --all in a folder ID
     #[arg(short, long, value_name = "PATH")]
     pub(super) output: PathBuf,
     /// Make all grants anew, those that are in the folder already, too

@@ -3,21 +3,26 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use modelseal_core::grant::DeviceId;
+use modelseal_core::sign::Publisher;
+use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
 use serde_json::json;
 
 use super::args::GrantArgs;
 use super::context::Context;
 use super::models::explain_floor;
+use crate::directory::{Directory, LIST_GRANT, LIST_NAME, grant_name};
 use crate::error::{Code, Error, Result};
 use crate::files;
 use crate::fleet::{Fleet, Granted, Recipient};
 use crate::folder::Folder;
 use crate::grant::Limits;
 use crate::open::SealedFile;
+use crate::opener::{Opener, With};
 use crate::registry::{Device, Registry};
 
 /// Ten million ids, each as long as can be.
@@ -31,7 +36,10 @@ pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> 
     }
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
-    let sealed = SealedFile::open(&args.sealed)?;
+    // Of a folder, its list says which line.
+    let is_folder = args.sealed.is_dir();
+    let file = if is_folder { args.sealed.join(LIST_NAME) } else { args.sealed.clone() };
+    let sealed = SealedFile::open(&file)?;
     let header = sealed.header()?;
     let subject = &header.manifest().subject;
     let list = args.devices.as_deref().map(read_list).transpose()?;
@@ -39,22 +47,37 @@ pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> 
         Some(list) => (listed(list, &registry, subject.line)?, Vec::new()),
         None => all(&registry, subject.line)?,
     };
-    let vault = context.vault()?;
+    let vault: Arc<dyn Vault> = context.vault()?.into();
     let publisher = vault.publisher()?;
     registry.require_vault(&path, &*vault)?;
+    let directory = if is_folder { Some(whole(&args.sealed, &vault)?) } else { None };
+    let entries =
+        directory.iter().flat_map(|directory| directory.files().iter().map(move |entry| (directory, entry)));
+    let files: Vec<_> = entries.filter(|(_, entry)| entry.length > 0).collect();
     let inputs: Vec<_> =
         [Some(args.sealed.as_path()), args.devices.as_deref(), Some(&path)].into_iter().flatten().collect();
-    let folder = Folder::new(&args.output, &inputs, !args.fresh)?;
+    let mut folder = Folder::new(&args.output, &inputs, !args.fresh)?;
     folder.require_distinct(&recipients)?;
-    let (bar, begun) = (context.progress_of("granting", recipients.len() as u64), Instant::now());
-    let granted = wiped(|| {
-        let content = sealed.unwrap_by_vault(&*vault, None)?;
-        let fleet =
-            Fleet { vault: &*vault, publisher: &publisher, content: &content, limits, store: &folder };
-        fleet.grant(&recipients, &|done| bar.set_position(done))
-    });
+    let grants = recipients.len() * (files.len() + 1);
+    let (bar, begun) = (context.progress_of("granting", grants as u64), Instant::now());
+    let fleet = ToMany { vault: &*vault, publisher: &publisher, limits, recipients: &recipients };
+    let mut granted = Granted::default();
+    let explained = |error| explain_floor(error, subject.version);
+    for (directory, entry) in files {
+        folder.within_devices(grant_name(&entry.path));
+        let before = granted.made + granted.kept;
+        if let Some(sealed) = directory.open_file(&entry.path)?.sealed() {
+            let progress = |done| bar.set_position(before + done);
+            granted = added(granted, fleet.grant(sealed, &folder, &progress).map_err(explained)?);
+        }
+    }
+    if is_folder {
+        folder.within_devices(LIST_GRANT.into());
+    }
+    let before = granted.made + granted.kept;
+    let more = fleet.grant(&sealed, &folder, &|done| bar.set_position(before + done)).map_err(explained)?;
+    granted = added(granted, more);
     bar.finish_and_clear();
-    let granted = granted.map_err(|error| explain_floor(error, subject.version))?;
     let object = json!({
         "grants": args.output,
         "model": header.id().to_string(),
@@ -68,16 +91,51 @@ pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> 
         "signatures": granted.signatures,
         "seconds": begun.elapsed().as_secs_f64(),
     });
-    let mut text = said(granted, &format!("{} version {}", subject.line, subject.version), &args.output);
+    let what = format!("{} version {}", subject.line, subject.version);
+    let mut text = said(granted, recipients.len(), &what, &args.output);
     if !left_out.is_empty() {
         text.push_str(&format!("\nleft out {}, not enrolled for {}", some_of(&left_out), subject.line));
     }
     context.show(&object, &text)
 }
 
-fn said(granted: Granted, model: &str, dir: &Path) -> String {
+/// A folder of which every file has been looked at before anything is granted.
+fn whole(dir: &Path, vault: &Arc<dyn Vault>) -> Result<Directory> {
+    let (directory, _) = Directory::open(dir, &Opener::new(With::Vault(vault.clone()), None))?;
+    directory.require_complete()?;
+    directory.files().iter().try_for_each(|entry| directory.open_file(&entry.path).map(drop))?;
+    Ok(directory)
+}
+
+fn added(a: Granted, b: Granted) -> Granted {
+    Granted { made: a.made + b.made, kept: a.kept + b.kept, signatures: a.signatures + b.signatures }
+}
+
+/// To whom, and by whom.
+struct ToMany<'a> {
+    vault: &'a dyn Vault,
+    publisher: &'a Publisher,
+    limits: Limits,
+    recipients: &'a [Recipient<'a>],
+}
+
+impl ToMany<'_> {
+    fn grant(
+        &self,
+        sealed: &SealedFile,
+        store: &Folder<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Granted> {
+        let Self { vault, publisher, limits, recipients } = *self;
+        wiped(|| {
+            let content = sealed.unwrap_by_vault(vault, None)?;
+            Fleet { vault, publisher, content: &content, limits, store }.grant(recipients, progress)
+        })
+    }
+}
+
+fn said(granted: Granted, total: usize, model: &str, dir: &Path) -> String {
     let Granted { made, kept, signatures } = granted;
-    let total = made + kept;
     let total = if total == 1 { "1 device".into() } else { format!("{total} devices") };
     let signatures = if signatures == 1 { "1 signature".into() } else { format!("{signatures} signatures") };
     format!("granted {model} to {total} in {}: kept {kept}, made {made} with {signatures}", dir.display())

@@ -14,6 +14,7 @@ use super::models::{claims, explain_floor, opener, own_publisher, protect};
 use crate::directory::{self, Directory, LIST_GRANT, LIST_NAME, Release, grant_name};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
+use crate::folders;
 use crate::grant::{self as granting, Limits};
 use crate::open::SealedFile;
 use crate::opener::{Opener, With};
@@ -33,7 +34,7 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
         logs: said.profile.logs(),
         claims: claims(&said.claims)?,
     };
-    files::require_new_folder(&args.output)?;
+    folders::require_new_folder(&args.output)?;
     let length = directory::length(&args.model)?;
     let vault = context.vault()?;
     let bar = context.progress("sealing", length);
@@ -80,7 +81,7 @@ fn counted(files: usize) -> String {
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     require_apart(&args.sealed, &args.output)?;
     protect(args, context)?;
-    files::require_new_folder(&args.output)?;
+    folders::require_new_folder(&args.output)?;
     let opener = opener(&args.by, args.grant.as_deref(), context)?;
     let length = sealed_length(&args.sealed)?;
     let bar = context.progress("opening", length);
@@ -110,7 +111,7 @@ pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
 
 /// About what there is to do: the sealed files' own length.
 fn sealed_length(dir: &Path) -> Result<u64> {
-    let found = files::below(dir)?;
+    let found = folders::below(dir)?;
     Ok(found.iter().filter_map(|file| Some(dir.join(file).metadata().ok()?.len())).sum())
 }
 
@@ -186,7 +187,7 @@ fn verify_each(dir: &Path, publisher: &Publisher, progress: &dyn Fn(u64)) -> Res
 }
 
 fn sealed_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = files::below(dir)?;
+    let mut found = folders::below(dir)?;
     found.retain(|path| path.extension().is_some_and(|ending| ending == "sealed"));
     found.sort();
     Ok(found)
@@ -214,11 +215,12 @@ pub(super) fn inspect(dir: &Path, context: &Context<'_>) -> Result<()> {
 }
 
 /// One grant for each file, and one for the list: whoever gets them can open the folder, and no other.
-pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> Result<()> {
-    let Some(device) = &args.device else {
-        let what = "a folder is granted to one device at a time";
-        return Err(Error::usage(what, "give --device ID, and a folder for each device's grants"));
-    };
+pub(super) fn grant_to_one(
+    args: &GrantArgs,
+    device: &str,
+    limits: Limits,
+    context: &Context<'_>,
+) -> Result<()> {
     let id = DeviceId::new(device).map_err(|error| Error::from(error).as_usage())?;
     require_apart(&args.sealed, &args.output)?;
     let path = context.registry()?;

@@ -90,6 +90,10 @@ pub(super) fn report_sealed(
 }
 
 pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
+    if args.sealed.is_dir() {
+        let what = format!("{} is a folder, whose files and list belong together", args.sealed.display());
+        return Err(Error::usage(what, "open it, and seal what was in it as a new version"));
+    }
     context.protect(&args.output, &[&args.sealed])?;
     let mut sealed = SealedFile::open(&args.sealed)?;
     let (line, old, length) = {
@@ -296,10 +300,8 @@ pub(super) fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]
 
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let limits = Limits { validity: validity(args)?, floor: args.floor };
-    if args.sealed.is_dir() {
-        return folders::grant(args, limits, context);
-    }
     match &args.device {
+        Some(device) if args.sealed.is_dir() => folders::grant_to_one(args, device, limits, context),
         Some(device) => grant_to_one(args, device, limits, context),
         None => fleet::grant(args, limits, context),
     }
