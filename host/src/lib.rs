@@ -24,6 +24,7 @@
 //! - [`update`]: bringing a device a new model or grant over its serial line
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
+//! - [`vaults`]: which vault is meant, its registry, and its passphrase or PIN
 //! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
 //!   written
 //! - [`cli`]: the command line over all of it
@@ -60,6 +61,7 @@ pub mod seal;
 pub mod state;
 pub mod tensors;
 pub mod update;
+pub mod vaults;
 pub mod whole;
 pub mod work;
 

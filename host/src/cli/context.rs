@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args::Global;
 use super::secret;
 use crate::error::{Error, Result};
+use crate::vaults;
 
 pub(super) struct Context<'a> {
     global: &'a Global,
@@ -29,7 +30,7 @@ impl<'a> Context<'a> {
     pub(super) fn location(&self) -> Result<Location> {
         match &self.global.vault {
             Some(text) => Ok(text.parse()?),
-            None => Ok(Location::File(data_dir()?.join("vault.json"))),
+            None => vaults::default_location(),
         }
     }
 
@@ -53,22 +54,15 @@ impl<'a> Context<'a> {
         if let Location::Pkcs11(uri) = location
             && let Some(source) = &uri.pin_source
         {
-            secret::warn_of_mode(source, &|text| self.note_text(text));
+            vaults::warn_of_mode(source, &|text| self.note_text(text));
         }
     }
 
-    /// Where the registry is: beside a vault file, or in the user's data under the token's label.
+    /// Where the registry is.
     pub(super) fn registry(&self) -> Result<PathBuf> {
-        if let Some(path) = &self.global.registry {
-            return Ok(path.clone());
-        }
-        match self.location()? {
-            Location::File(path) => Ok(crate::files::with_suffix(&path, ".registry")),
-            location @ Location::Pkcs11(_) => {
-                let name: String = location.to_string();
-                let name = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
-                Ok(data_dir()?.join(format!("{name}.registry")))
-            }
+        match &self.global.registry {
+            Some(path) => Ok(path.clone()),
+            None => vaults::default_registry(&self.location()?),
         }
     }
 
@@ -92,7 +86,7 @@ impl<'a> Context<'a> {
     /// Refuses an output that would replace an input, a file of modelseal's own, or the file that has the
     /// passphrase or PIN.
     pub(super) fn protect(&self, out: &Path, inputs: &[&Path]) -> Result<()> {
-        let mut secrets = secret::files();
+        let mut secrets = vaults::secret_files();
         if let Ok(Location::Pkcs11(uri)) = self.location() {
             secrets.extend(uri.pin_source);
         }
@@ -207,15 +201,6 @@ pub(super) fn print(text: &str) -> Result<()> {
 pub(super) fn time(seconds: u64) -> String {
     let parsed = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     parsed.map_or_else(|| format!("{seconds} seconds after 1970"), |time| time.to_string())
-}
-
-fn data_dir() -> Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
-    let data = data.or_else(|| set("APPDATA"));
-    data.map(|dir| dir.join("modelseal")).ok_or_else(|| {
-        Error::usage("there is no home folder to look for a vault in", "give --vault file:PATH")
-    })
 }
 
 /// A line that the operator types, to be seen; `None` if there is nobody to type one.

@@ -9,26 +9,14 @@ use super::life;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::pem;
-use crate::registry::{Locked, Registry};
+use crate::vaults;
 
 pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
     let registry = context.registry()?;
-    require_no_registry(&registry)?;
-    make_parent(&registry)?;
-    if let modelseal_hsm::Location::File(path) = &location {
-        make_parent(path)?;
-        if files::place(path) == files::place(&registry) {
-            return Err(Error::usage("vault and registry would be one file", "give --registry another name"));
-        }
-    }
-    // Before there are keys: whether the registry can be written, and that nobody else begins it meanwhile.
-    let lock = files::lock(&registry)?;
-    require_no_registry(&registry)?;
     context.warn_of_pin_source(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
-    let vault = modelseal_hsm::create(&location, algorithm, &|| context.ask(&location, true))?;
-    Locked::open_under(lock, &registry, &*vault)?.commit()?;
+    let vault = vaults::create(&location, &registry, algorithm, &|| context.ask(&location, true))?;
     let keys = vault.keys()?;
     let made = if let [_] = keys.as_slice() { "1 key".into() } else { format!("{} keys", keys.len()) };
     let made = format!("made {made} in {location}; devices are kept in {}", registry.display());
@@ -43,16 +31,6 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     context.show(&object, &text.join("\n"))
 }
 
-fn require_no_registry(path: &std::path::Path) -> Result<()> {
-    match Registry::read(path)? {
-        None => Ok(()),
-        Some(_) => {
-            let what = format!("there is a registry at {} already", path.display());
-            Err(Error::new(Code::Vault, what, "name another one with --registry, or move it away"))
-        }
-    }
-}
-
 /// The roles whose keys a token can't have, and what that means.
 fn lacking(vault: &dyn Vault) -> Vec<(Role, String)> {
     let why = |role: Role| {
@@ -60,13 +38,6 @@ fn lacking(vault: &dyn Vault) -> Vec<(Role, String)> {
         Some((role, format!("no {} key: {error}; not available: {}", role.name(), role.serves())))
     };
     Role::ALL.into_iter().filter_map(why).collect()
-}
-
-pub(super) fn make_parent(path: &std::path::Path) -> Result<()> {
-    match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        Some(dir) => std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, &error)),
-        None => Ok(()),
-    }
 }
 
 pub(super) fn run(command: KeyCommand, context: &Context<'_>) -> Result<()> {

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::args::{DestroyArgs, RetireArgs, RewrapArgs, RotateArgs};
 use super::context::{Context, error_object, typed};
-use super::keys::{key_object, make_parent};
+use super::keys::key_object;
 use crate::depends::{self, Dependents, find_sealed};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::registry::Registry;
 use crate::rewrap::{self as rewrapping, Rewrapped};
+use crate::vaults::make_parent;
 
 /// How many names a message has; the rest is counted.
 const NAMES_MAX: usize = 8;
