@@ -149,6 +149,27 @@ pub(crate) fn seal_bytes_into(
     })
 }
 
+/// Seals a model of which `next` fills in one piece after the other. Nothing of it is ever in a file.
+pub fn seal_from(
+    vault: &dyn Vault,
+    next: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    subject: Subject<'_>,
+    out: &Path,
+) -> Result<Sealed> {
+    require_model(&subject)?;
+    let output = Output::create(out, Access::Public, Existing::Replace)?;
+    let (sealed, output) = wiped(|| {
+        let mut sealer = Sealer::new(subject, output)?;
+        while !sealer.room().is_empty() {
+            next(sealer.room())?;
+            sealer.seal_batch()?;
+        }
+        sealer.finish(vault)
+    })?;
+    output.commit()?;
+    Ok(sealed)
+}
+
 /// What differs in a model that is sealed anew.
 #[derive(Clone, Copy, Debug)]
 pub struct Changes {

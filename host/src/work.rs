@@ -108,15 +108,26 @@ pub(crate) fn in_order<P: Send>(
         let workers = (0..if threads > 1 { threads } else { 0 })
             .filter_map(|_| thread::Builder::new().spawn_scoped(scope, || wiped(one)).ok())
             .count();
-        let carried = carry(&places, workers > 0, &mut feed, &work, &mut take);
-        over.store(true, Ordering::Relaxed);
-        for place in &places {
+        let _end = End { places: &places, over: &over };
+        carry(&places, workers > 0, &mut feed, &work, &mut take)
+    })
+}
+
+/// Has the workers end when it is dropped, also by a callback that unwinds.
+struct End<'p, P> {
+    places: &'p [Place<P>],
+    over: &'p AtomicBool,
+}
+
+impl<P> Drop for End<'_, P> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for place in self.places {
             // Under the lock, so that nobody is about to wait.
             let _inside = lock(&place.inside);
             place.changed.notify_all();
         }
-        carried
-    })
+    }
 }
 
 /// Feeds the places, one after the other, and takes from each before it is fed again.
@@ -329,6 +340,13 @@ mod tests {
         assert_eq!(taken, 5);
         let failed = in_order(2, vec![0; 3], feed(), failing(&[4]), |_| Ok(()));
         assert_eq!(failed.unwrap_err().what(), "4");
+    }
+
+    #[test]
+    fn a_take_that_unwinds_ends_it() {
+        let take = |_: &mut u64| std::panic::resume_unwind(Box::new("interrupted"));
+        let work = || in_order(3, vec![0; 4], numbers(100), failing(&[]), take);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err());
     }
 
     #[test]
