@@ -1,0 +1,238 @@
+//! A sealed model that is open: all of it, or any part.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use modelseal::Result;
+use modelseal::lazy::LazyModel;
+use modelseal::memory::Memory;
+use modelseal::open::SealedFile;
+use modelseal::opener::Opener;
+use modelseal::tensors::Tensors;
+use modelseal_core::manifest::Suite;
+use modelseal_core::sealed::Header;
+use modelseal_hsm::wiped::wiped;
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyBytes, PyDict};
+
+use crate::buffer::{Buffer, Fresh};
+use crate::errors::usage;
+use crate::vault::Credentials;
+use crate::work::{Tick, work};
+
+/// How much is read between two looks at signals.
+const STEP: usize = 32 << 20;
+
+/// A sealed model whose manifest has been checked, with what opens it.
+#[pyclass(frozen, module = "modelseal")]
+pub(crate) struct Sealed {
+    path: PathBuf,
+    manifest: Manifest,
+    /// Absent once it was closed. Whoever reads meanwhile reads to the end.
+    reading: Mutex<Option<Arc<Reading>>>,
+}
+
+/// Opens the sealed model `path`. Only its manifest and its index are read, and they are authentic.
+#[pyfunction]
+pub(crate) fn open_sealed(py: Python<'_>, path: PathBuf, credentials: Credentials<'_>) -> PyResult<Sealed> {
+    let opener = credentials.opener(py)?;
+    work(py, None, 0, |_| Sealed::open(SealedFile::open(&not_a_pipe(&path))?, path, &opener, true))
+}
+
+/// `-` is a file like any other here.
+fn not_a_pipe(path: &Path) -> PathBuf {
+    if path.as_os_str() == "-" { Path::new(".").join(path) } else { path.to_owned() }
+}
+
+impl Sealed {
+    /// Whose floor is somebody else's to raise isn't confirmed.
+    pub(crate) fn open(sealed: SealedFile, path: PathBuf, opener: &Opener, confirm: bool) -> Result<Self> {
+        let manifest = Manifest::of(&sealed.header()?);
+        let lazy = wiped(|| {
+            let opening = opener.begin(&sealed)?;
+            sealed.open_lazily(|sealed| opening.unwrap(sealed))
+        })?;
+        let reading = Reading { lazy, confirm: Mutex::new(confirm.then(|| opener.clone())) };
+        Ok(Self { path, manifest, reading: Mutex::new(Some(Arc::new(reading))) })
+    }
+
+    /// Does `read` without the GIL, if the model wasn't closed.
+    fn read<T: Send>(
+        &self,
+        py: Python<'_>,
+        progress: Option<&Py<PyAny>>,
+        total: u64,
+        read: impl FnOnce(&LazyModel, Tick<'_>) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let Some(reading) = self.lock().clone() else {
+            return Err(usage(py, "the model is closed", "open it again"));
+        };
+        work(py, progress, total, |tick| {
+            let done = read(&reading.lazy, tick)?;
+            reading.confirm(&self.manifest.line)?;
+            Ok(done)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Reading>>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Sealed {
+    #[getter]
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[getter]
+    fn length(&self) -> u64 {
+        self.manifest.length
+    }
+
+    /// What the manifest says, which its publisher has signed.
+    fn manifest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.manifest.to_python(py)
+    }
+
+    /// The whole model, in the object that `make(length)` makes: new `bytes`.
+    #[pyo3(signature = (make, progress=None))]
+    fn read_into<'py>(
+        &self,
+        py: Python<'py>,
+        make: &Bound<'py, PyAny>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let mut fresh = Fresh::new(make, self.length())?;
+        let bytes = fresh.bytes_mut();
+        self.read(py, progress.as_ref(), self.length(), |model, tick| read_whole(model, bytes, tick))?;
+        Ok(fresh.finish())
+    }
+
+    /// The whole model.
+    #[pyo3(signature = (progress=None))]
+    fn read_all(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<Buffer> {
+        let memory = self.read(py, progress.as_ref(), self.length(), |model, tick| {
+            let mut memory = Memory::new(model.len())?;
+            read_whole(model, &mut memory, tick)?;
+            Ok(memory)
+        })?;
+        Ok(Buffer::new(memory))
+    }
+
+    /// A part of the model, of which only the chunks that it touches are read.
+    fn read_at(&self, py: Python<'_>, offset: u64, length: u64) -> PyResult<Buffer> {
+        let end = offset.saturating_add(length);
+        let memory = self.read(py, None, length, |model, _| model.range(offset..end))?;
+        Ok(Buffer::new(memory))
+    }
+
+    /// Name, dtype, shape, start and length of each tensor of a safetensors model, as they lie, and the metadata.
+    fn tensors(&self, py: Python<'_>) -> PyResult<(Vec<Placed>, BTreeMap<String, String>)> {
+        self.read(py, None, 0, |model, _| {
+            let tensors = Tensors::of(model)?;
+            let placed = |name: String| {
+                let tensor = tensors.get(&name)?;
+                let (start, length) = (tensor.bytes.start, tensor.bytes.end - tensor.bytes.start);
+                Ok((name, tensor.dtype, tensor.shape, start, length))
+            };
+            let all = tensors.names().into_iter().map(placed).collect::<Result<_>>()?;
+            let metadata = tensors.metadata().map(|(key, value)| (key.to_owned(), value.to_owned()));
+            Ok((all, metadata.collect()))
+        })
+    }
+
+    /// From now on nothing can be read. Buffers that were handed out are their holders'.
+    fn close(&self) {
+        self.lock().take();
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.lock().is_none()
+    }
+}
+
+/// A tensor and its place in the model.
+type Placed = (String, String, Vec<usize>, u64, u64);
+
+fn read_whole(model: &LazyModel, out: &mut [u8], tick: Tick<'_>) -> Result<()> {
+    let mut done = 0;
+    for part in out.chunks_mut(STEP) {
+        model.read_at(done, part)?;
+        done += part.len() as u64;
+        tick(done);
+    }
+    Ok(())
+}
+
+struct Reading {
+    lazy: LazyModel,
+    /// Whose floor is still to be stored.
+    confirm: Mutex<Option<Opener>>,
+}
+
+impl Reading {
+    /// Stores the floor after the first reading that passed and before it is handed out, as the command line does.
+    fn confirm(&self, line: &str) -> Result<()> {
+        let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opener) = &*confirm {
+            opener.confirm(line, self.lazy.confirmation())?;
+            *confirm = None;
+        }
+        Ok(())
+    }
+}
+
+/// What a manifest says.
+pub(crate) struct Manifest {
+    id: String,
+    line: String,
+    version: u64,
+    kind: String,
+    length: u64,
+    created: u64,
+    claims: Vec<(String, String)>,
+    suite: &'static str,
+    chunk_size: u32,
+}
+
+impl Manifest {
+    pub(crate) fn of(header: &Header<'_>) -> Self {
+        let subject = &header.manifest().subject;
+        Self {
+            id: header.id().to_string(),
+            line: subject.line.into(),
+            version: subject.version,
+            kind: subject.kind.into(),
+            length: subject.length,
+            created: subject.created,
+            claims: subject.claims.iter().map(|claim| (claim.key.into(), claim.value.into())).collect(),
+            suite: suite_name(subject.suite),
+            chunk_size: header.layout().chunk_size,
+        }
+    }
+
+    pub(crate) fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let said = PyDict::new(py);
+        said.set_item("id", &self.id)?;
+        said.set_item("line", &self.line)?;
+        said.set_item("version", self.version)?;
+        said.set_item("kind", &self.kind)?;
+        said.set_item("length", self.length)?;
+        said.set_item("created", self.created)?;
+        said.set_item("claims", self.claims.clone().into_py_dict(py)?)?;
+        said.set_item("suite", self.suite)?;
+        said.set_item("chunk_size", self.chunk_size)?;
+        Ok(said)
+    }
+}
+
+pub(crate) const SUITES: [(&str, Suite); 2] =
+    [("aes-256-gcm", Suite::Aes256Gcm), ("chacha20-poly1305", Suite::ChaCha20Poly1305)];
+
+fn suite_name(suite: Suite) -> &'static str {
+    SUITES.iter().find(|(_, known)| *known == suite).map_or("", |(name, _)| name)
+}
