@@ -27,6 +27,23 @@ pub trait ChunkCipher: Sized {
         data: &mut [u8],
         tag: &[u8; TAG_LEN],
     ) -> Result<(), Error>;
+
+    /// Checks the tag of `ciphertext` and decrypts it into `plaintext`, which has its length. On failure
+    /// `plaintext` holds no plaintext.
+    fn open_into(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8; TAG_LEN],
+        plaintext: &mut [u8],
+    ) -> Result<(), Error> {
+        if plaintext.len() != ciphertext.len() {
+            return Err(Error::Memory);
+        }
+        plaintext.copy_from_slice(ciphertext);
+        self.open(nonce, aad, plaintext, tag)
+    }
 }
 
 /// The portable back end, for any processor: RustCrypto's.

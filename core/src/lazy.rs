@@ -86,6 +86,24 @@ impl<C: ChunkCipher> Lazy<C> {
         opened
     }
 
+    /// The same from a ciphertext that nobody else writes into `chunk`, where it belongs. On failure `chunk` is wiped.
+    pub fn open_chunk_into(
+        &self,
+        i: u64,
+        entry: &Entry,
+        ciphertext: &[u8],
+        chunk: &mut [u8],
+    ) -> Result<(), Error> {
+        let opened = self
+            .index
+            .check_chunk(i, entry, ciphertext)
+            .and_then(|()| self.cipher.open_into(&self.keys.nonce(i), &[], ciphertext, &entry.tag, chunk));
+        if opened.is_err() {
+            chunk.zeroize();
+        }
+        opened
+    }
+
     /// What step 9 needs, of a model that stays open.
     pub fn confirmation(&self) -> Confirmation {
         self.confirmation.again()

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Sealing::new ─▶ seal_next, chunk by chunk ─▶ finish ─▶ Unsigned ─▶ a vault wraps and signs ─▶ Envelope
+//!               └▶ split ─▶ Seats: chunks at once ─▶ Entries: in order ┘
 //! ```
 
 use heapless::Vec;
@@ -18,11 +19,18 @@ use crate::tree::{Tree, chaining_value};
 pub struct Sealing<'a, C = Portable> {
     subject: Subject<'a>,
     slots: u8,
-    layout: Layout,
     content: ContentKey,
+    chunks: Chunks<C>,
+    /// The number of the next chunk to be encrypted. It only grows: no nonce is used twice.
+    next: u64,
+    tree: Tree,
+}
+
+/// What encrypting any chunk takes.
+struct Chunks<C> {
+    layout: Layout,
     keys: PayloadKeys,
     cipher: C,
-    tree: Tree,
 }
 
 impl<'a, C: ChunkCipher> Sealing<'a, C> {
@@ -35,40 +43,94 @@ impl<'a, C: ChunkCipher> Sealing<'a, C> {
         let encoded = postcard::to_slice(&subject, &mut buffer).map_err(|_| Error::ManifestLength)?;
         let keys = content.derive(encoded)?;
         let cipher = C::new(subject.suite, &keys.key)?;
-        Ok(Self { subject, slots, layout, content, keys, cipher, tree: Tree::new() })
+        let chunks = Chunks { layout, keys, cipher };
+        Ok(Self { subject, slots, content, chunks, next: 0, tree: Tree::new() })
     }
 
     /// Sizes and offsets of the sealed model.
     pub fn layout(&self) -> Layout {
-        self.layout
+        self.chunks.layout
     }
 
     /// Step 3: encrypts the next chunk in place. Every chunk has the layout's
     /// [`chunk_len`](Layout::chunk_len).
     pub fn seal_next(&mut self, chunk: &mut [u8]) -> Result<Entry, Error> {
-        let i = self.tree.count();
-        if i >= self.layout.chunks || chunk.len() != self.layout.chunk_len(i) {
+        if chunk.len() != self.chunks.layout.chunk_len(self.next) {
             return Err(Error::Memory);
         }
-        let tag = self.cipher.seal(&self.keys.nonce(i), &[], chunk)?;
-        let offset = i * u64::from(self.layout.chunk_size);
-        let entry = Entry { tag, chaining_value: chaining_value(chunk, offset, self.layout.chunks == 1) };
-        self.tree.push(entry.chaining_value)?;
+        let (mut seats, mut entries) = self.split();
+        let entry = seats.next().ok_or(Error::Memory)?.seal(chunk)?;
+        entries.push(&entry)?;
         Ok(entry)
+    }
+
+    /// Step 3 for several chunks at once: a seat for each chunk that is still to be encrypted, and where the entries
+    /// go, in order.
+    pub fn split(&mut self) -> (Seats<'_, C>, Entries<'_>) {
+        (Seats { chunks: &self.chunks, next: &mut self.next }, Entries(&mut self.tree))
     }
 
     /// Steps 4 and 5, after the last chunk: the header, and the content key for the vault to wrap.
     pub fn finish(self) -> Result<Unsigned, Error> {
-        if self.tree.count() != self.layout.chunks {
+        if self.tree.count() != self.chunks.layout.chunks {
             return Err(Error::Truncated);
         }
-        let commitment = self.keys.commitment;
+        let commitment = self.chunks.keys.commitment;
         let manifest = Manifest { subject: self.subject, commitment, root: self.tree.root()? };
         Ok(Unsigned {
             header: Header::encode(&manifest, self.slots)?,
             content: self.content,
             slots: self.slots,
         })
+    }
+}
+
+/// The chunks that are still to be encrypted, each once.
+pub struct Seats<'s, C> {
+    chunks: &'s Chunks<C>,
+    next: &'s mut u64,
+}
+
+impl<'s, C> Iterator for Seats<'s, C> {
+    type Item = Seat<'s, C>;
+
+    fn next(&mut self) -> Option<Seat<'s, C>> {
+        let number = *self.next;
+        if number >= self.chunks.layout.chunks {
+            return None;
+        }
+        *self.next = number.checked_add(1)?;
+        Some(Seat { chunks: self.chunks, number })
+    }
+}
+
+/// One chunk's number, which is in its nonce: nobody else has it, and it is used up by encrypting one chunk.
+pub struct Seat<'s, C> {
+    chunks: &'s Chunks<C>,
+    number: u64,
+}
+
+impl<C: ChunkCipher> Seat<'_, C> {
+    /// Encrypts the chunk in place. It has the layout's [`chunk_len`](Layout::chunk_len).
+    pub fn seal(self, chunk: &mut [u8]) -> Result<Entry, Error> {
+        let Chunks { layout, keys, cipher } = self.chunks;
+        let i = self.number;
+        if chunk.len() != layout.chunk_len(i) {
+            return Err(Error::Memory);
+        }
+        let tag = cipher.seal(&keys.nonce(i), &[], chunk)?;
+        let offset = i * u64::from(layout.chunk_size);
+        Ok(Entry { tag, chaining_value: chaining_value(chunk, offset, layout.chunks == 1) })
+    }
+}
+
+/// Where the entries go. In any other order than that of the chunks, the model won't open.
+pub struct Entries<'s>(&'s mut Tree);
+
+impl Entries<'_> {
+    /// Takes the next chunk's entry.
+    pub fn push(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.0.push(entry.chaining_value)
     }
 }
 

@@ -174,6 +174,25 @@ pub fn protect(out: &Path, inputs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
+/// Reads `bytes` at `offset`, whoever else reads the file: it has no position that would change.
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let (mut bytes, mut offset) = (bytes, offset);
+        while !bytes.is_empty() {
+            let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            (_, bytes) = bytes.split_at_mut(read);
+            offset += read as u64;
+        }
+        Ok(())
+    }
+}
+
 /// Where `path` is or would be, however it is spelt.
 pub fn place(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| match (parent(path).canonicalize(), path.file_name()) {

@@ -1,88 +1,170 @@
-//! A model of which any part can be read: only the chunks that it touches are read, checked and opened.
+//! A sealed model of which parts are opened as they are wanted (FORMAT.md, section 7, "A host").
+//!
+//! When it is opened, everything but the payload is checked. Of the payload, only the chunks that a part touches are
+//! read, verified and opened: what was handed out was authentic, and of the rest nothing is known.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
 
 use modelseal_core::Error as Refusal;
 use modelseal_core::lazy::Lazy;
-use modelseal_core::open::Confirmation;
-use modelseal_core::sealed::{ENTRY_LEN, Entry};
+use modelseal_core::open::{Confirmation, Unwrapped};
+use modelseal_core::sealed::{Entry, Header};
 use modelseal_hsm::wiped::wiped;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
+use crate::cipher::{Backend, Cipher};
 use crate::error::{Error, Result};
+use crate::files::read_exact_at;
+use crate::index::{Blocks, Entries, Keep, unread};
+use crate::memory::buffer;
+use crate::open::SealedFile;
+use crate::whole::unit_len;
+use crate::work::{at_once, threads};
 
-/// A sealed model whose index has been checked against the root. Only the bytes that were handed out were authentic.
+/// A sealed model whose parts can be read, by any number of threads at once.
 pub struct LazyModel {
-    lazy: Lazy,
-    /// Its own copy of the index: what was checked.
-    index: Vec<u8>,
     path: PathBuf,
-    /// With a chunk to work in.
-    file: Mutex<(File, Zeroizing<Vec<u8>>)>,
+    header: Vec<u8>,
+    file: File,
+    lazy: Lazy<Cipher>,
+    blocks: Blocks,
+}
+
+impl SealedFile {
+    /// Checks everything but the payload, of which parts can be read then.
+    pub fn open_lazily(mut self, unwrap: impl FnOnce(&Self) -> Result<Unwrapped<'_>>) -> Result<LazyModel> {
+        Backend::chosen()?;
+        if self.pipe.take().is_some() {
+            let what = format!("{} can only be read from its beginning to its end", self.path.display());
+            return Err(Error::usage(what, "name a file, or open the whole model"));
+        }
+        wiped(|| {
+            let (lazy, blocks) = self.unwrap_and_check(unwrap, Keep::All)?;
+            Ok(LazyModel { path: self.path, header: self.header, file: self.file, lazy, blocks })
+        })
+    }
 }
 
 impl LazyModel {
-    pub(crate) fn new(lazy: Lazy, index: Vec<u8>, path: &Path, file: File) -> Self {
-        let chunk = Zeroizing::new(vec![0; lazy.layout().chunk_size as usize]);
-        Self { lazy, index, path: path.to_owned(), file: Mutex::new((file, chunk)) }
-    }
-
-    /// The model's length.
-    pub fn length(&self) -> u64 {
+    /// The model's length in bytes. There is no empty model.
+    #[expect(clippy::len_without_is_empty, reason = "there is no empty model")]
+    pub fn len(&self) -> u64 {
         self.lazy.layout().length
     }
 
-    /// Reads what is at `offset`. On failure `out` holds nothing that didn't pass.
-    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.length());
-        if end.is_none() {
-            let what = format!("the model has {} bytes and no more", self.length());
-            return Err(Error::usage(what, "read within its length"));
-        }
-        wiped(|| self.read_chunks(offset, out)).map_err(|error| error.about(&self.path))
+    /// Prefix and manifest, which are genuine.
+    pub fn header(&self) -> Result<Header<'_>> {
+        Ok(Header::parse(&self.header)?)
     }
 
-    fn read_chunks(&self, offset: u64, mut out: &mut [u8]) -> Result<()> {
-        let layout = self.lazy.layout();
-        let size = u64::from(layout.chunk_size);
-        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, buffer) = &mut *held;
-        file.seek(SeekFrom::Start(layout.payload + offset / size * size)).map_err(|e| io(&e))?;
-        let mut skip = usize::try_from(offset % size).map_err(|_| Refusal::Memory)?;
-        for i in offset / size.. {
-            if out.is_empty() {
-                break;
+    /// What confirming takes, when the application has seen the model run.
+    pub fn confirmation(&self) -> Confirmation {
+        self.lazy.confirmation()
+    }
+
+    /// Reads the bytes from `offset` on, as many as `out` has. On failure `out` is wiped.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= self.len());
+        let read = match end {
+            Some(end) if !out.is_empty() => wiped(|| self.read_parts(offset, end, out)),
+            Some(_) => Ok(()),
+            None => {
+                let what = format!(
+                    "{}: bytes {offset} to {offset} + {} are asked for, and the model has {}",
+                    self.path.display(),
+                    out.len(),
+                    self.len()
+                );
+                Err(Error::usage(what, "ask for a part that there is"))
             }
-            let (chunk, _) = buffer.split_at_mut(layout.chunk_len(i));
-            file.read_exact(chunk).map_err(|e| io(&e))?;
-            self.lazy.open_chunk(i, &self.entry(i)?, chunk)?;
-            let (_, wanted) = chunk.split_at(skip);
-            let (now, later) = out.split_at_mut(wanted.len().min(out.len()));
-            now.copy_from_slice(wanted.split_at(now.len()).0);
-            out = later;
+        };
+        if read.is_err() {
+            out.zeroize();
+        }
+        read
+    }
+
+    /// One part for each unit of work that the range touches.
+    fn read_parts(&self, offset: u64, end: u64, out: &mut [u8]) -> Result<()> {
+        let layout = self.lazy.layout();
+        let (chunk, unit) = (u64::from(layout.chunk_size), unit_len(layout) as u64);
+        let units = (end - 1) / unit - offset / unit + 1;
+        let threads = threads()?.min(usize::try_from(units).unwrap_or(usize::MAX));
+        let mut entries = Entries::new(&self.blocks, &self.file, &self.path, offset / chunk);
+        let (mut at, mut rest) = (offset, out);
+        at_once(
+            threads,
+            || Ok(Part::default()),
+            |part: &mut Part<'_>| {
+                let until = end.min((at / unit + 1) * unit);
+                let (out, later) =
+                    std::mem::take(&mut rest).split_at_mut(usize::try_from(until - at).unwrap_or(0));
+                (part.at, part.out, rest) = (at, out, later);
+                if part.out.is_empty() {
+                    return Ok(false);
+                }
+                let chunks = (until - 1) / chunk - at / chunk + 1;
+                at = until;
+                Ok(entries.next(usize::try_from(chunks).unwrap_or(0), &mut part.entries)?.is_some())
+            },
+            |part| self.read_part(part).map(|()| part.out.len() as u64),
+            &mut |_| (),
+        )
+    }
+
+    /// Reads the chunks that a part touches, once, and opens them: where a chunk belongs as a whole into its place.
+    fn read_part(&self, part: &mut Part<'_>) -> Result<()> {
+        let layout = self.lazy.layout();
+        let size = layout.chunk_size as usize;
+        let first = part.at / u64::from(layout.chunk_size);
+        let before = part.at % u64::from(layout.chunk_size);
+        let start = part.at - before;
+        let len: usize = (first..).zip(&part.entries).map(|(i, _)| layout.chunk_len(i)).sum();
+        if part.ciphertext.len() < len {
+            part.ciphertext = buffer(len)?;
+        }
+        let (ciphertext, _) = part.ciphertext.split_at_mut(len);
+        read_exact_at(&self.file, ciphertext, layout.payload + start)
+            .map_err(|error| unread(&self.path, &error))?;
+        let mut skip = usize::try_from(before).unwrap_or(0);
+        let mut rest = std::mem::take(&mut part.out);
+        for ((i, entry), chunk) in (first..).zip(&part.entries).zip(ciphertext.chunks(size)) {
+            let (place, later) = rest.split_at_mut(rest.len().min(chunk.len().saturating_sub(skip)));
+            rest = later;
+            let opened = if place.len() == chunk.len() {
+                self.lazy.open_chunk_into(i, entry, chunk, place)
+            } else {
+                self.open_some(i, entry, chunk, skip, place)
+            };
+            opened.map_err(|refusal| Error::from(refusal).about(&self.path))?;
             skip = 0;
         }
         Ok(())
     }
 
-    fn entry(&self, i: u64) -> Result<Entry> {
-        let i = usize::try_from(i).map_err(|_| Refusal::Memory)?;
-        let entry = self.index.as_chunks::<ENTRY_LEN>().0.get(i).ok_or(Refusal::Memory)?;
-        Ok(Entry::parse(entry))
-    }
-
-    /// What storing the floor takes.
-    pub fn confirmation(&self) -> Confirmation {
-        self.lazy.confirmation()
+    /// A part of one chunk.
+    fn open_some(
+        &self,
+        i: u64,
+        entry: &Entry,
+        chunk: &[u8],
+        skip: usize,
+        place: &mut [u8],
+    ) -> std::result::Result<(), Refusal> {
+        let mut whole = Zeroizing::new(vec![0; chunk.len()]);
+        self.lazy.open_chunk_into(i, entry, chunk, &mut whole)?;
+        let some = whole.get(skip..).and_then(|rest| rest.get(..place.len()));
+        place.copy_from_slice(some.ok_or(Refusal::Memory)?);
+        Ok(())
     }
 }
 
-fn io(error: &std::io::Error) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Refusal::Truncated.into(),
-        _ => Error::new(crate::Code::Io, error.to_string(), "check the file and its disk"),
-    }
+/// Some bytes that are wanted, all in one unit of work.
+#[derive(Default)]
+struct Part<'a> {
+    at: u64,
+    out: &'a mut [u8],
+    entries: Vec<Entry>,
+    ciphertext: Zeroizing<Vec<u8>>,
 }

@@ -4,14 +4,17 @@
 //!  seal.rs   model file ─▶ sealed model          vault signs and wraps
 //!  grant.rs  sealed model + enrolled device ─▶ grant
 //!  rewrap.rs sealed model ─▶ the same under the newest master key
-//!  open.rs   sealed model (+ grant, identity, state) ─▶ model
+//!  open.rs   sealed model (+ grant, identity, state) ─▶ its content key
+//!   ├ whole.rs  ─▶ model, in memory or to a file
+//!   └ lazy.rs   ─▶ any part of it, or a tensor by name
 //! ```
 //!
 //! In reading order:
 //!
 //! - [`error`]: what failed, what to do, and the exit codes
 //! - [`seal`], [`grant`], [`open`]: the three things that are done
-//! - [`lazy`]: a model that is read in parts
+//! - [`whole`], [`lazy`], [`tensors`]: the ways to open; `index`, what they check once; [`work`], on how many threads
+//! - [`cipher`], [`memory`], `limits`: which AEAD computes, and where an opened model lies
 //! - [`opener`]: opening with a vault or with a grant, from the first file to the stored floor
 //! - [`release`], [`directory`]: folders of models, sealed and opened, with a [`list`] of their files
 //! - `exec`: running a program with an opened model in memory
@@ -27,6 +30,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cipher;
 pub mod cli;
 pub mod depends;
 pub mod directory;
@@ -40,9 +44,12 @@ pub mod folder;
 pub mod folders;
 pub mod grant;
 pub mod identity;
+mod index;
 pub mod kind;
 pub mod lazy;
+mod limits;
 pub mod list;
+pub mod memory;
 pub mod open;
 pub mod opener;
 pub mod pem;
@@ -51,6 +58,9 @@ pub mod release;
 pub mod rewrap;
 pub mod seal;
 pub mod state;
+pub mod tensors;
 pub mod update;
+pub mod whole;
+pub mod work;
 
 pub use error::{Code, Error, Result};

@@ -1,23 +1,26 @@
 //! Model file -> sealed model, and sealed model -> sealed anew, in one pass and little memory.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use getrandom::SysRng;
 use modelseal_core::Error as Refusal;
 use modelseal_core::manifest::{MANIFEST_MAX, Subject, Suite};
-use modelseal_core::seal::Sealing;
-use modelseal_core::sealed::{ENTRY_LEN, Header, Layout, ModelId, SLOTS_DEFAULT};
+use modelseal_core::seal::{Sealing, Seat};
+use modelseal_core::sealed::{ENTRY_LEN, Entry, Header, Layout, ModelId, SLOTS_DEFAULT};
 use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
 use rand_core::UnwrapErr;
 use zeroize::Zeroizing;
 
+use crate::cipher::{Backend, Cipher};
 use crate::error::{Code, Error, Result};
-use crate::files::{Access, Existing, Output};
+use crate::files::{Access, Existing, Output, read_exact_at};
 use crate::list;
+use crate::memory::buffer;
 use crate::open::SealedFile;
+use crate::whole::{Units, unit_len};
+use crate::work::in_order;
 
 /// How many bytes are read, sealed and written at a time. A multiple of every chunk size.
 const BATCH: usize = 1 << 20;
@@ -102,15 +105,11 @@ pub(crate) fn seal_into(
     progress: Progress<'_>,
 ) -> Result<(Sealed, Output)> {
     wiped(|| {
-        let mut input = File::open(model).map_err(|error| Error::io(model, &error))?;
-        let mut sealer = Sealer::new(subject, output)?;
-        while !sealer.room().is_empty() {
-            let read = input.read_exact(sealer.room());
-            read.map_err(|error| changed(model, &error))?;
-            sealer.seal_batch()?;
-            progress(sealer.done);
-        }
-        if input.read(&mut [0]).map_err(|error| Error::io(model, &error))? != 0 {
+        let io = |error: std::io::Error| Error::io(model, &error);
+        let input = File::open(model).map_err(io)?;
+        let mut sealer = wiped(|| Sealer::new(subject, output))?;
+        sealer.seal_file(model, &input, progress)?;
+        if input.metadata().map_err(io)?.len() != sealer.layout.length {
             return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
         }
         sealer.finish(vault)
@@ -195,7 +194,7 @@ pub fn reseal(
 
 /// A sealed model that is being written.
 struct Sealer<'a> {
-    sealing: Sealing<'a>,
+    sealing: Sealing<'a, Cipher>,
     layout: Layout,
     output: Output,
     /// Of which `filled` bytes wait to be sealed.
@@ -208,11 +207,46 @@ struct Sealer<'a> {
 
 impl<'a> Sealer<'a> {
     fn new(subject: Subject<'a>, output: Output) -> Result<Self> {
-        let sealing: Sealing<'_> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
+        Backend::chosen()?;
+        let sealing: Sealing<'_, Cipher> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
         let layout = sealing.layout();
         let index = Vec::with_capacity(BATCH / layout.chunk_size as usize * ENTRY_LEN);
         let batch = Zeroizing::new(vec![0; BATCH]);
         Ok(Self { sealing, layout, output, batch, filled: 0, index, index_at: layout.index, done: 0 })
+    }
+
+    /// Seals a whole file, on several threads; each byte of it is read once.
+    fn seal_file(&mut self, model: &Path, input: &File, progress: Progress<'_>) -> Result<()> {
+        let (layout, output) = (self.layout, &mut self.output);
+        let units = Units::new(layout, false)?;
+        let (mut seats, mut entries) = self.sealing.split();
+        let (mut given, mut done, mut index_at) = (0, 0, layout.index);
+        in_order(
+            units.threads,
+            units.places(|| Unit::new(layout))?,
+            |unit: &mut Unit<'_>| {
+                unit.at = given;
+                unit.seats.extend(seats.by_ref().take(unit_len(layout) / layout.chunk_size as usize));
+                let left = usize::try_from(layout.length - given).unwrap_or(usize::MAX);
+                unit.len = left.min(unit.bytes.len());
+                given += unit.len as u64;
+                Ok(unit.len > 0)
+            },
+            |unit| unit.seal(model, input, layout),
+            |unit| {
+                let mut index = Vec::with_capacity(unit.entries.len() * ENTRY_LEN);
+                for entry in &unit.entries {
+                    entries.push(entry)?;
+                    index.extend_from_slice(&entry.encode());
+                }
+                output.write_at(layout.payload + unit.at, unit.bytes.get(..unit.len).unwrap_or_default())?;
+                output.write_at(index_at, &index)?;
+                index_at += index.len() as u64;
+                done += unit.len as u64;
+                progress(done);
+                Ok(())
+            },
+        )
     }
 
     /// What of the batch isn't filled yet: none once the whole model is there.
@@ -262,6 +296,31 @@ impl<'a> Sealer<'a> {
         self.output.write_at(0, unsigned.header_bytes())?;
         self.output.write_at(self.layout.envelope, &envelope.encode())?;
         Ok((Sealed { id: unsigned.header()?.id(), length: self.layout.end }, self.output))
+    }
+}
+
+/// Some chunks that are sealed together.
+struct Unit<'s> {
+    seats: Vec<Seat<'s, Cipher>>,
+    at: u64,
+    len: usize,
+    bytes: Zeroizing<Vec<u8>>,
+    entries: Vec<Entry>,
+}
+
+impl Unit<'_> {
+    fn new(layout: Layout) -> Result<Self> {
+        Ok(Self { seats: Vec::new(), at: 0, len: 0, bytes: buffer(unit_len(layout))?, entries: Vec::new() })
+    }
+
+    fn seal(&mut self, model: &Path, input: &File, layout: Layout) -> Result<()> {
+        let (bytes, _) = self.bytes.split_at_mut(self.len);
+        read_exact_at(input, bytes, self.at).map_err(|error| changed(model, &error))?;
+        self.entries.clear();
+        for (seat, chunk) in self.seats.drain(..).zip(bytes.chunks_mut(layout.chunk_size as usize)) {
+            self.entries.push(seat.seal(chunk)?);
+        }
+        Ok(())
     }
 }
 

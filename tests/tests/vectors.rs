@@ -15,6 +15,7 @@ use std::path::Path;
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use getrandom::SysRng;
+use modelseal::cipher::Backend;
 use modelseal::open::SealedFile;
 use modelseal_core::Error;
 use modelseal_core::grant::{DeviceId, Grant, check_x25519};
@@ -74,6 +75,22 @@ fn modelseal_agrees_with_every_vector() {
     let all: BTreeSet<u16> =
         ERRORS.iter().map(|error| error.0).filter(|code| !matches!(code, 601 | 602)).collect();
     assert_eq!(codes, all, "every error has a vector");
+}
+
+/// In a process for each back end, for the environment chooses it.
+#[test]
+fn every_back_end_agrees_with_every_vector() {
+    for backend in Backend::ALL {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "modelseal_agrees_with_every_vector"]).env_remove("MODELSEAL_EVIDENCE");
+        let ran = again.env("MODELSEAL_BACKEND", backend.name()).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{backend:?}: {said}");
+        counted(&format!("vectors: all, with the back end {}", backend.name()));
+    }
+    let mut none = std::process::Command::new(modelseal_tests::workspace::program());
+    let none = none.args(["open", "x", "-o", "y"]).env("MODELSEAL_BACKEND", "other").output().unwrap();
+    assert_eq!(none.status.code(), Some(2), "{}", String::from_utf8_lossy(&none.stderr));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What can be asked of the command line.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -93,9 +94,12 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Open a sealed model, with the vault or with a grant
     #[command(
-        after_help = "Example:\n  modelseal open wake.sealed -o wake.tflite\n  modelseal open wake.sealed -o - --grant kitchen.grant --identity kitchen.identity | run-model"
+        after_help = "Example:\n  modelseal open wake.sealed -o wake.tflite\n  modelseal open wake.sealed -o - --grant kitchen.grant --identity kitchen.identity | run-model\n  modelseal open model.sealed -o weight.bin --tensor layers.0.weight"
     )]
     Open(OpenArgs),
+    /// List the tensors of a sealed safetensors model: name, type, shape, range of bytes
+    #[command(after_help = "Example:\n  modelseal tensors model.sealed")]
+    Tensors(TensorsArgs),
     /// Run a program that takes only a file name with an opened model, which is in memory and in no file
     ///
     /// Each model is opened into anonymous memory (memfd), sealed so that nobody can change it. In the command, also
@@ -321,6 +325,30 @@ pub(super) struct OpenArgs {
     pub(super) output: PathBuf,
     /// Open with this grant instead of the vault; for a folder, with this folder of grants
     #[arg(long, value_name = "PATH", requires = "identity")]
+    pub(super) grant: Option<PathBuf>,
+    /// Only this tensor's bytes, of a safetensors model: nothing else of the payload is read
+    ///
+    /// What is written was authentic; of the rest nothing is known. The stored floor stays as it is.
+    #[arg(long, value_name = "NAME", conflicts_with = "range")]
+    pub(super) tensor: Option<String>,
+    /// Only these bytes, from START up to, but without, END; likewise
+    #[arg(long, value_name = "START..END", value_parser = range)]
+    pub(super) range: Option<Range<u64>>,
+    #[command(flatten)]
+    pub(super) by: OpenBy,
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let range = text.split_once("..").and_then(|(start, end)| Some(start.parse().ok()?..end.parse().ok()?));
+    range.filter(|range| !range.is_empty()).ok_or_else(|| "write it as START..END, such as 0..4096".into())
+}
+
+#[derive(ClapArgs)]
+pub(super) struct TensorsArgs {
+    /// The sealed model
+    pub(super) sealed: PathBuf,
+    /// Open with this grant instead of the vault
+    #[arg(long, value_name = "FILE", requires = "identity")]
     pub(super) grant: Option<PathBuf>,
     #[command(flatten)]
     pub(super) by: OpenBy,

@@ -18,7 +18,7 @@ pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
         return super::folders::inspect(path, context);
     }
     let io = |error: std::io::Error| Error::io(path, &error);
-    let mut input: Box<dyn Read> = if path.as_os_str() == "-" {
+    let mut input: Box<dyn Read + Send> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin())
     } else {
         Box::new(File::open(path).map_err(io)?)

@@ -15,6 +15,7 @@ mod keys;
 mod life;
 mod migrate;
 mod models;
+mod parts;
 #[cfg(unix)]
 mod prompt;
 mod secret;
@@ -104,6 +105,9 @@ fn usage(error: &clap::Error) -> u8 {
 }
 
 fn run(command: Command, context: &Context<'_>) -> Result<()> {
+    // A wrong setting is told before anything is asked for.
+    crate::cipher::Backend::chosen()?;
+    crate::work::threads()?;
     match command {
         Command::Init(args) => keys::init(&args, context),
         Command::Seal(args) => models::seal(&args, context),
@@ -111,6 +115,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Verify(args) => models::verify(&args, context),
         Command::Open(args) => models::open(&args, context),
+        Command::Tensors(args) => parts::tensors(&args, context),
         Command::Exec(args) => exec(&args, context),
         Command::Grant(args) => models::grant(&args, context),
         Command::Rewrap(args) => life::rewrap(&args, context),

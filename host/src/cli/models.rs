@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, Said, SealArgs, VerifyArgs};
 use super::context::Context;
-use super::{fleet, folders};
+use super::{fleet, folders, parts};
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::grant::Limits;
@@ -196,10 +196,14 @@ pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
 }
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
-    if args.sealed.is_dir() {
+    let in_part = args.tensor.is_some() || args.range.is_some();
+    if args.sealed.is_dir() && !in_part {
         return folders::open(args, context);
     }
     protect(args, context)?;
+    if in_part {
+        return parts::write(args, context);
+    }
     let opener = opener(&args.by, args.grant.as_deref(), context)?;
     let mut sealed = SealedFile::open(&args.sealed)?;
     let opening = opener.begin(&sealed)?;
@@ -281,15 +285,15 @@ fn report_opened(args: &OpenArgs, context: &Context<'_>, sealed: &SealedFile) ->
 }
 
 /// A pipe or a device can't be replaced by a file.
-fn is_stream(path: &Path) -> bool {
+pub(super) fn is_stream(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
-fn open_stream(path: &Path) -> Result<std::fs::File> {
+pub(super) fn open_stream(path: &Path) -> Result<std::fs::File> {
     std::fs::File::options().write(true).open(path).map_err(|error| Error::io(path, &error))
 }
 
-fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     stream.write_all(bytes).map_err(|error| Error::io(path, &error))
 }

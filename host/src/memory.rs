@@ -1,0 +1,138 @@
+//! Memory for an opened model: its own pages, wiped before they are given back, left out of core dumps, and huge where
+//! the system gives those.
+//!
+//! A model that doesn't fit is an error that says how much was needed. A control group's limit is looked at first:
+//! who exceeds it isn't told, but killed.
+
+use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
+
+use crate::error::{Code, Error, Result};
+use crate::limits;
+
+/// The size of a huge page, to which the memory is aligned if it has at least one.
+const HUGE: usize = 2 << 20;
+
+/// A model in memory that nobody else can write.
+pub struct Memory {
+    map: MmapMut,
+    start: usize,
+    len: usize,
+    /// How much of it may hold anything.
+    used: usize,
+}
+
+impl Memory {
+    /// Zeros.
+    pub fn new(len: u64) -> Result<Self> {
+        if let Some(limit) = limits::group().filter(|limit| len > limit.free) {
+            let what = format!(
+                "the model needs {len} bytes of memory, and the memory limit of this control group ({} bytes) leaves {}",
+                limit.max, limit.free
+            );
+            return Err(Error::new(Code::Io, what, HINT));
+        }
+        let len = usize::try_from(len).map_err(|_| refused(len, "this system can't address them"))?;
+        let spare = if len >= HUGE { HUGE } else { 0 };
+        let whole = len.checked_add(spare).ok_or_else(|| refused(len as u64, "they can't be addressed"))?;
+        let map = MmapMut::map_anon(whole.max(1));
+        let map = map.map_err(|error| refused(len as u64, &format!("the system gave none: {error}")))?;
+        let start = if spare > 0 { map.as_ptr().align_offset(HUGE).min(spare) } else { 0 };
+        advise(&map, spare > 0);
+        Ok(Self { map, start, len, used: len })
+    }
+
+    /// Of what hasn't been used nothing needs to be wiped, and wiping would ask the system for it.
+    pub(crate) fn used(&mut self, used: usize) {
+        self.used = used.min(self.len);
+    }
+}
+
+const HINT: &str = "raise the limit, or open it to a file or lazily";
+
+fn refused(len: u64, why: &str) -> Error {
+    Error::new(Code::Io, format!("the model needs {len} bytes of memory: {why}"), HINT)
+}
+
+/// Neither changes what the memory holds; a system without them does without.
+fn advise(map: &MmapMut, huge: bool) {
+    #[cfg(target_os = "linux")]
+    {
+        let _ = map.advise(memmap2::Advice::DontDump);
+        if huge {
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (map, huge);
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.map.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.map.get_mut(self.start..self.start + self.len).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Memory {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let used = self.used;
+        let (used, _) = self.split_at_mut(used);
+        used.fill(0);
+        // The compiler can't see that nobody looks any more: `zeroize` would write byte by byte.
+        std::hint::black_box(used);
+    }
+}
+
+/// A buffer for work in progress. One that can't be had is an error, not the end of the process.
+pub(crate) fn buffer(len: usize) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| {
+        let what = format!("{len} bytes of memory to work in are needed, and the system gave none");
+        Error::new(Code::Io, what, "raise the limit")
+    })?;
+    bytes.resize(len, 0);
+    Ok(zeroize::Zeroizing::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn it_is_aligned_and_of_its_length() {
+        for len in [1, 4096, HUGE - 1, HUGE, 3 * HUGE + 7] {
+            let mut memory = Memory::new(len as u64).unwrap();
+            assert_eq!(memory.len(), len);
+            let boundary = if len < HUGE { 4096 } else { HUGE };
+            assert!(memory.as_ptr().addr().is_multiple_of(boundary), "{len}");
+            assert!(memory.iter().all(|byte| *byte == 0));
+            memory.fill(7);
+        }
+    }
+
+    #[test]
+    fn more_than_there_is_is_refused_with_its_number() {
+        for len in [1 << 46, u64::MAX] {
+            let error = Memory::new(len).err().unwrap();
+            assert_eq!(error.code(), Code::Io);
+            assert!(error.what().contains(&format!("needs {len} bytes")), "{error}");
+        }
+    }
+}
