@@ -24,13 +24,19 @@ fn traced(w: &Workspace, arguments: &[&str]) -> Vec<String> {
 }
 
 fn traced_program(w: &Workspace, program: &Path, arguments: &[&str]) -> Vec<String> {
-    // Each call whole, with the path of its file, of every process; `ls` has no plaintext, but the model's name.
-    let strace = ["strace", "-f", "-y", "-s", "400000", "-e", CALLS, "-e", "signal=none", "-o", "trace"];
+    // Each call whole, with the path of its file, of every thread in a file of its own, so that none comes in between;
+    // `ls` has no plaintext, but the model's name.
+    let strace = ["strace", "-ff", "-y", "-s", "400000", "-e", CALLS, "-e", "signal=none", "-o", "trace"];
     let words = [&strace[1..], &[program.to_str().unwrap()], arguments].concat();
     let run = w.run(w.another(strace[0], &words), &[]);
     assert_eq!(run.code, Some(0), "{arguments:?}: {}", run.stderr);
-    let trace = String::from_utf8(w.read("trace")).unwrap();
-    std::fs::remove_file(w.path("trace")).unwrap();
+    let mut trace = String::new();
+    for found in std::fs::read_dir(w.path("")).unwrap().map(|found| found.unwrap().path()) {
+        if found.file_name().unwrap().to_str().unwrap().starts_with("trace.") {
+            trace += &std::fs::read_to_string(&found).unwrap();
+            std::fs::remove_file(found).unwrap();
+        }
+    }
     assert!(trace.contains("execve(") || trace.contains("openat("), "strace saw nothing: {trace}");
     assert!(!trace.contains("io_uring_setup"), "what that does, strace doesn't see");
     let mut carried: Vec<_> = trace.lines().filter(|line| carries(line)).map(described).collect();
@@ -48,7 +54,7 @@ fn carries(line: &str) -> bool {
 
 /// The call and its first file, without what differs from run to run.
 fn described(line: &str) -> String {
-    let call = line.split_once(' ').unwrap().1.trim_start().split('(').next().unwrap().to_owned();
+    let call = line.split('(').next().unwrap().to_owned();
     let file = line.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(file, _)| file);
     let file = file.rsplit('/').next().unwrap();
     let file = if file.starts_with("pipe:") { "pipe" } else { file };
@@ -71,9 +77,10 @@ fn workspace() -> Workspace {
 fn sealing_reads_plaintext_and_writes_none() {
     let w = workspace();
     let seal = ["seal", "model", "-o", "s", "--line", "wake-word", "--model-version", "2"];
-    assert_eq!(traced(&w, &seal), ["read model"]);
+    assert_eq!(traced(&w, &seal), ["pread64 model", "read model"]);
     let seal = ["seal", "folder", "-o", "release", "--line", "wake-word", "--model-version", "2"];
-    assert_eq!(traced(&w, &seal), ["read config", "read weights"]);
+    let reads = ["pread64 config", "pread64 weights", "read config", "read weights"];
+    assert_eq!(traced(&w, &seal), reads);
 }
 
 #[test]
