@@ -75,7 +75,7 @@ impl Directory {
         Ok((directory, confirmation))
     }
 
-    /// The manifest of the list, whose line, version and claims are those of every file.
+    /// The manifest of the list, whose line and version are those of every file.
     pub fn header(&self) -> Result<Header<'_>> {
         Ok(Header::parse(&self.header)?)
     }

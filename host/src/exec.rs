@@ -15,7 +15,7 @@ use std::process::Command;
 
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 use crate::error::{Code, Error, Result};
 
@@ -143,7 +143,9 @@ fn keep_out_of_core_dumps() -> Result<()> {
         let what = format!("core dumps can't be kept from having the model: {error}");
         Error::new(Code::Io, what, "mount /proc so that it can be written")
     };
-    let limit = Rlimit { current: Some(1), maximum: Some(1) };
+    // Where none are allowed as it is, one byte can't be.
+    let most = getrlimit(Resource::Core).maximum.map_or(1, |most| most.min(1));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
     setrlimit(Resource::Core, limit).map_err(|errno| refused(errno.into()))?;
     // Files in /proc are their owner's only while the process may be dumped.
     set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|errno| refused(errno.into()))?;

@@ -1,4 +1,4 @@
-//! Files that were protected with Fernet, to be sealed instead (https://github.com/fernet/spec).
+//! Files that were protected with Fernet, to be sealed instead (<https://github.com/fernet/spec>).
 //!
 //! ```text
 //! token = base64url( 0x80 | timestamp u64 | IV[16] | AES-128-CBC, PKCS #7 | HMAC-SHA256[32] over all before )

@@ -127,7 +127,9 @@ impl Source {
 fn walk(folder: &Path) -> Result<Vec<Source>> {
     let root = folder.canonicalize().map_err(|error| Error::io(folder, &error))?;
     let mut files = Vec::new();
-    for found in folders::below(&root)? {
+    let mut below = folders::below(&root)?;
+    below.sort();
+    for found in below {
         let file = root.join(&found);
         let shown = folder.join(&found);
         let Some(path) = found.to_str().map(|path| path.replace(std::path::MAIN_SEPARATOR, "/")) else {

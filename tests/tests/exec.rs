@@ -86,6 +86,17 @@ fn nobody_can_change_the_model_and_no_core_dump_has_it() {
     }
 }
 
+/// As a service with `LimitCORE=0` has it: the right to raise the limit is root's.
+#[test]
+fn where_no_core_dumps_are_allowed_it_stays_so() {
+    let w = published();
+    let lowered = ["setpriv", "--bounding-set=-sys_resource", "sh", "-c", "ulimit -c 0; exec \"$@\"", "sh"];
+    let lowered = if rustix::process::geteuid().is_root() { &lowered[..] } else { &lowered[2..] };
+    let said =
+        w.run(w.wrapped(lowered, &["exec", "sealed", "--", "sh", "-c", "ulimit -Hc; ulimit -Sc", "{}"]), &[]);
+    assert_eq!((said.code, said.stdout.as_slice()), (Some(0), &b"0\n0\n"[..]), "{}", said.stderr);
+}
+
 #[test]
 fn a_crash_of_the_program_leaves_no_core_dump() {
     let w = published();

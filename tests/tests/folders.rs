@@ -81,6 +81,27 @@ fn a_folder_opens_as_it_was() {
     w.ok(&["open", "release", "-o", "again"]);
 }
 
+/// More than are written before the first gets its name.
+#[test]
+fn a_folder_of_many_files() {
+    let w = Workspace::new();
+    create_dir_all(w.path("folder/sub")).unwrap();
+    for i in 0..300 {
+        w.write(&format!("folder/{}{i}", if i % 2 == 0 { "" } else { "sub/" }), format!("file {i}"));
+    }
+    w.ok(&["seal", "folder", "-o", "release", "--line", "l", "--model-version", "1"]);
+    w.ok(&OPEN);
+    assert!(files(&w.path("opened")) == files(&w.path("folder")));
+    assert!(
+        std::fs::read_dir(w.dir()).unwrap().all(|entry| !entry
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .starts_with('.'))
+    );
+}
+
 #[test]
 fn a_fleet_gets_a_folder_of_grants_each() {
     let w = released();

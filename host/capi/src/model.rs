@@ -4,9 +4,9 @@ use std::ffi::{CString, c_char, c_void};
 
 use modelseal::directory::Directory;
 use modelseal::lazy::LazyModel;
+use modelseal::memory::Memory;
 use modelseal::open::SealedFile;
 use modelseal::opener::Opener;
-use zeroize::Zeroizing;
 
 use crate::error::{Error, c_string, report};
 use crate::foreign::{buffer, give_away, guarded, reference, store, take_back};
@@ -27,7 +27,7 @@ pub struct Model {
 }
 
 enum Data {
-    Whole(Zeroizing<Vec<u8>>),
+    Whole(Memory),
     Lazy(Box<LazyModel>),
     /// An empty file of a folder.
     Empty,
@@ -64,18 +64,9 @@ impl Model {
             model.data = Data::Lazy(Box::new(lazy));
             return Ok(model);
         }
-        let mut bytes = Zeroizing::new(Vec::new());
-        bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(|_| {
-            let what = format!("the model needs {length} bytes of memory");
-            modelseal::Error::new(modelseal::Code::Io, what, "free some, or open it lazily")
-        })?;
-        let mut out = |chunk: &[u8]| {
-            bytes.extend_from_slice(chunk);
-            Ok(())
-        };
-        let confirmation = sealed.copy_to(|sealed| opening.unwrap(sealed), &mut out, &mut |_| ())?;
+        let (memory, confirmation) = sealed.open_whole(|sealed| opening.unwrap(sealed), &mut |_| ())?;
         opening.confirm(confirmation)?;
-        Ok(Self::described(&sealed.header()?, Data::Whole(bytes), length))
+        Ok(Self::described(&sealed.header()?, Data::Whole(memory), length))
     }
 
     fn described(header: &modelseal_core::sealed::Header<'_>, data: Data, length: u64) -> Self {
