@@ -156,7 +156,8 @@ mod aws_lc {
             data: &mut [u8],
             tag: &[u8; TAG_LEN],
         ) -> std::result::Result<(), Refusal> {
-            self.open_into(nonce, aad, &data.to_vec(), tag, data)
+            let ciphertext = data.to_vec();
+            self.open_into(nonce, aad, &ciphertext, tag, data)
         }
 
         fn open_into(

@@ -85,7 +85,8 @@ impl Blocks {
     fn block(&self, number: u64, file: &File, path: &Path) -> Result<Cow<'_, [u8]>> {
         let number_in_memory = usize::try_from(number).unwrap_or(usize::MAX);
         if let Some(kept) = &self.kept {
-            let block = kept.chunks(BLOCK as usize * ENTRY_LEN).nth(number_in_memory);
+            let block_len = usize::try_from(BLOCK).unwrap_or(usize::MAX).saturating_mul(ENTRY_LEN);
+            let block = kept.chunks(block_len).nth(number_in_memory);
             return Ok(block.unwrap_or_default().into());
         }
         let bytes = read_block(file, self.layout, number).map_err(|error| unread(path, &error))?;

@@ -50,7 +50,7 @@ impl Tensors {
     fn read(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<Self> {
         let most =
             len.checked_sub(PREFIX).ok_or_else(|| malformed("it is shorter than a header's length"))?;
-        let mut prefix = [0; PREFIX as usize];
+        let mut prefix = [0; size_of::<u64>()];
         read(0, &mut prefix)?;
         let header_len = u64::from_le_bytes(prefix);
         if header_len > most.min(HEADER_MAX) {
