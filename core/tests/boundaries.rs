@@ -682,6 +682,32 @@ fn sealing_takes_exactly_the_chunks_there_are() {
     assert_eq!(sealing.finish().unwrap().slots(), 2);
 }
 
+/// Chunks may be encrypted in any order: a seat is one chunk's, and there is one for each.
+#[test]
+#[cfg_attr(miri, ignore)]
+fn seats_are_given_out_once_and_seal_what_one_after_the_other_does() {
+    let one_by_one = seal(subject(), 1);
+    let mut sealing = sealing(subject(), 1).unwrap();
+    let mut payload = vec![0x2a; one_by_one.payload.len()];
+    let entries: Vec<Entry> = {
+        let (seats, _) = sealing.split();
+        let mut places: Vec<_> = seats.zip(payload.chunks_mut(1024)).collect();
+        assert_eq!(places.len(), 3);
+        places.reverse();
+        let mut entries: Vec<_> = places.into_iter().map(|(seat, chunk)| seat.seal(chunk).unwrap()).collect();
+        entries.reverse();
+        entries
+    };
+    assert!(payload == one_by_one.payload && entries == one_by_one.entries);
+    let (mut seats, mut places) = sealing.split();
+    assert!(seats.next().is_none(), "each once, however often it is split");
+    entries.iter().for_each(|entry| places.push(entry).unwrap());
+    assert_eq!(sealing.finish().unwrap().header_bytes(), one_by_one.header);
+    let mut other = self::sealing(subject(), 1).unwrap();
+    let (mut seats, _) = other.split();
+    refused(seats.next().unwrap().seal(&mut [0; 1023]).map(|_| ()), Error::Memory);
+}
+
 #[test]
 #[cfg_attr(miri, ignore)]
 fn an_index_has_exactly_the_entries_there_are() {
@@ -736,6 +762,21 @@ fn a_lazy_model_gives_out_what_passed_and_wipes_the_rest() {
         refused(lazy.open_chunk(i, &Entry { tag: [0; 16], ..*entry }, &mut of_tag), Error::Chunk);
         assert!([ciphertext, of_tag].concat().iter().all(|byte| *byte == 0), "wiped");
     }
+    // From one place into another.
+    for (i, entry) in (0u64..).zip(&sealed.entries) {
+        let mut chunk = sealed.payload.chunks(1024).nth(i as usize).unwrap().to_vec();
+        let mut opened = vec![0xee; chunk.len()];
+        lazy.open_chunk_into(i, entry, &chunk, &mut opened).unwrap();
+        assert!(opened.iter().all(|byte| *byte == 0x2a));
+        let mut short = vec![0xee; chunk.len() - 1];
+        refused(lazy.open_chunk_into(i, entry, &chunk, &mut short), Error::Memory);
+        let of_tag = Entry { tag: [0; 16], ..*entry };
+        let mut wiped = vec![0xee; chunk.len()];
+        refused(lazy.open_chunk_into(i, &of_tag, &chunk, &mut wiped), Error::Chunk);
+        chunk[0] ^= 1;
+        refused(lazy.open_chunk_into(i, entry, &chunk, &mut opened), Error::Chunk);
+        assert!([short, wiped, opened].concat().iter().all(|byte| *byte == 0), "wiped");
+    }
     // The same payload and root behind another layout.
     let wider = seal(subject(), 2);
     assert_eq!(wider.header().manifest(), sealed.header().manifest());
@@ -781,8 +822,10 @@ fn confirming_stores_the_higher_floor_and_nothing_else() {
         let mut store = Store { floor, ..Store::default() };
         let unwrapped = sealed.by_grant(&terms, None, floor).unwrap();
         let lazy: Lazy = unwrapped.into_lazy(sealed.index()).unwrap();
+        let mut again = Store { floor, ..Store::default() };
+        lazy.confirmation().confirm(&mut again).unwrap();
         lazy.finish().confirm(&mut store).unwrap();
-        assert_eq!(store.raised, raised, "lazily");
+        assert_eq!((store.raised, again.raised), (raised.clone(), raised), "lazily");
     }
     let mut store = Store { broken: true, ..Store::default() };
     let mut memory = sealed.payload.clone();

@@ -25,7 +25,7 @@
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
 //! - [`vaults`]: which vault is meant, its registry, and its passphrase or PIN
-//! - [`pem`], [`kind`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
+//! - [`pem`], [`kind`], [`profile`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
 //!   written
 //! - [`cli`]: the command line over all of it
 
@@ -54,6 +54,7 @@ pub mod memory;
 pub mod open;
 pub mod opener;
 pub mod pem;
+pub mod profile;
 pub mod registry;
 pub mod release;
 pub mod rewrap;

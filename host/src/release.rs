@@ -14,6 +14,7 @@ use crate::folders::{self, OutputFolder};
 use crate::kind;
 use crate::list::{Entry, KIND, LIST_MAX, List, problem_of_path};
 use crate::opener::now;
+use crate::profile::Profile;
 use crate::seal::{self, Progress};
 
 /// What is said of all models of a folder.
@@ -25,15 +26,15 @@ pub struct Release<'a> {
     pub version: u64,
     /// The cipher.
     pub suite: Suite,
-    /// Chunk size and alignment as powers of two.
-    pub logs: (u8, u8),
+    /// Where they will open.
+    pub profile: Profile,
     /// The claims.
     pub claims: Claims<'a>,
 }
 
 impl<'a> Release<'a> {
     fn subject(&self, kind: &'a str, length: u64) -> Subject<'a> {
-        let (chunk_log2, align_log2) = self.logs;
+        let (chunk_log2, align_log2) = self.profile.logs(length);
         Subject {
             suite: self.suite,
             chunk_log2,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use modelseal::opener::now;
+use modelseal::profile::Profile;
 use modelseal::seal::{self, Sealed};
 use modelseal::{Error, Result, directory, fernet, files, kind, vaults};
 use modelseal_core::manifest::{Claim, Claims, Subject, Suite};
@@ -37,13 +38,13 @@ struct Said {
     version: u64,
     kind: Option<String>,
     suite: Suite,
-    logs: (u8, u8),
+    profile: Profile,
     claims: Vec<(String, String)>,
 }
 
 impl Said {
     fn subject<'a>(&'a self, guessed: &'a str, length: u64) -> Result<Subject<'a>> {
-        let (chunk_log2, align_log2) = self.logs;
+        let (chunk_log2, align_log2) = self.profile.logs(length);
         let subject = Subject {
             suite: self.suite,
             chunk_log2,
@@ -79,7 +80,7 @@ impl Release<'_> {
     ) -> PyResult<T> {
         let said = Said {
             suite: choose(&SUITES, "suite", &self.suite).map_err(|error| exception(py, &error))?,
-            logs: choose(&PROFILES, "profile", &self.profile).map_err(|error| exception(py, &error))?,
+            profile: choose(&PROFILES, "profile", &self.profile).map_err(|error| exception(py, &error))?,
             line: self.line,
             version: self.version,
             kind: self.kind,
@@ -94,7 +95,7 @@ impl Release<'_> {
 }
 
 /// Chunk size and alignment as powers of two.
-const PROFILES: [(&str, (u8, u8)); 2] = [("host", (16, 12)), ("device", (12, 4))];
+const PROFILES: [(&str, Profile); 2] = [("host", Profile::Host), ("device", Profile::Device)];
 
 fn choose<T: Copy>(known: &[(&str, T)], what: &str, name: &str) -> Result<T> {
     let found = known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
@@ -141,7 +142,7 @@ pub(crate) fn seal_folder(
             line: subject.line,
             version: subject.version,
             suite: subject.suite,
-            logs: said.logs,
+            profile: said.profile,
             claims: subject.claims.clone(),
         };
         directory::seal(vault, &folder, &release, &out, tick)

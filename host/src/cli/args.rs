@@ -233,7 +233,7 @@ pub(super) struct Said {
     /// The cipher; chacha20-poly1305 is for microcontrollers without an AES unit
     #[arg(long, value_enum, default_value = "aes-256-gcm")]
     pub(super) suite: SuiteArg,
-    /// Where it will open: host means chunks of 64 KiB, aligned to 4096 bytes; device means 4 KiB and 16
+    /// Where it will open: host means chunks of 64 KiB, of models over 1 GiB longer ones, aligned to 4096 bytes; device means 4 KiB and 16
     #[arg(long, value_enum, default_value = "host")]
     pub(super) profile: Profile,
     /// Something said of the model, such as licence=MIT; may be repeated, up to 8 times
@@ -264,12 +264,11 @@ pub(super) enum Profile {
     Device,
 }
 
-impl Profile {
-    /// Chunk size and alignment as powers of two.
-    pub(super) const fn logs(self) -> (u8, u8) {
-        match self {
-            Self::Host => (16, 12),
-            Self::Device => (12, 4),
+impl From<Profile> for crate::profile::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Host => Self::Host,
+            Profile::Device => Self::Device,
         }
     }
 }

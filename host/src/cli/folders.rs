@@ -31,7 +31,7 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
         line: &said.line,
         version: said.model_version,
         suite: said.suite.into(),
-        logs: said.profile.logs(),
+        profile: said.profile.into(),
         claims: claims(&said.claims)?,
     };
     folders::require_new_folder(&args.output)?;

@@ -17,6 +17,7 @@ use crate::files::{self, Access, Existing, Output};
 use crate::grant::Limits;
 use crate::open::{SealedFile, to_stdout};
 use crate::opener::{ByGrant, Opener, Opening, With, now};
+use crate::profile::Profile;
 use crate::registry::Registry;
 use crate::state;
 use crate::{grant as granting, kind, pem, seal as sealing};
@@ -47,7 +48,7 @@ pub(super) fn kind_of(said: &Said, guess: impl FnOnce() -> Result<&'static str>)
 }
 
 pub(super) fn subject<'a>(said: &'a Said, kind: &'a str, length: u64) -> Result<Subject<'a>> {
-    let (chunk_log2, align_log2) = said.profile.logs();
+    let (chunk_log2, align_log2) = Profile::from(said.profile).logs(length);
     let subject = Subject {
         suite: said.suite.into(),
         chunk_log2,
@@ -108,7 +109,7 @@ pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
     let changes = sealing::Changes {
         version: args.model_version,
         suite: args.suite.map(Into::into),
-        logs: args.profile.map(super::args::Profile::logs),
+        logs: args.profile.map(|profile| Profile::from(profile).logs(length)),
         created: now().unwrap_or(0),
     };
     let vault = context.vault()?;

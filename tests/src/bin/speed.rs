@@ -19,6 +19,7 @@ use modelseal::cipher::Backend;
 use modelseal::files::{Access, Existing, Output};
 use modelseal::memory::Memory;
 use modelseal::open::SealedFile;
+use modelseal::profile::Profile;
 use modelseal::tensors::Tensors;
 use modelseal_core::chunk::ChunkCipher;
 use modelseal_core::manifest::{Claims, Subject, Suite};
@@ -72,14 +73,16 @@ fn of_modelseal(what: &str, vault: &dyn Vault, rest: &[&str]) -> Value {
     let seconds = |began: Instant| began.elapsed().as_secs_f64();
     match (what, rest) {
         ("seal", [model, out]) => {
+            let length = modelseal::seal::model_length(model.as_ref()).unwrap();
+            let (chunk_log2, align_log2) = Profile::Host.logs(length);
             let subject = Subject {
                 suite: Suite::Aes256Gcm,
-                chunk_log2: 16,
-                align_log2: 12,
+                chunk_log2,
+                align_log2,
                 line: "bench",
                 version: 1,
                 kind: "safetensors",
-                length: modelseal::seal::model_length(model.as_ref()).unwrap(),
+                length,
                 created: 0,
                 claims: Claims::new(),
             };
