@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signer, SigningKey, Verifier};
 use modelseal_core::chunk::Portable;
 use modelseal_core::grant::*;
 use modelseal_core::keys::{DeviceKey, FLEET_BLOCK_LEN, Secret, X25519Secret, content_key_aad, fleet_block};
@@ -13,7 +13,7 @@ use modelseal_core::manifest::{Claim, Manifest, Subject, Suite};
 use modelseal_core::open::{Conditions, FloorStore, Request, Unwrapped};
 use modelseal_core::seal::Sealing;
 use modelseal_core::sealed::*;
-use modelseal_core::sign::{Publisher, PublisherKey, Signature};
+use modelseal_core::sign::{Publisher, PublisherKey, SIGNATURE_LEN, Signature};
 use modelseal_core::{Class, Error};
 use rand_core::{TryCryptoRng, TryRng};
 
@@ -664,6 +664,23 @@ fn signatures_and_keys() {
 }
 
 // ---- Sealing and opening ----
+
+/// R is the neutral element and s = k·a, so that sB = R + kA holds: section 5 refuses it all the same.
+#[test]
+fn a_signature_whose_r_has_small_order_verifies_nothing() {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let publisher = Publisher::new(&[PublisherKey::Ed25519(key.verifying_key().to_bytes())]).unwrap();
+    let mut signature = [0; SIGNATURE_LEN];
+    signature[0] = 1;
+    hex::decode_to_slice(
+        "63cf8136759ff1d122a80939e10df3d60d4043404e708abeae698f05807ec305",
+        &mut signature[32..],
+    )
+    .unwrap();
+    let message = b"modelseal";
+    assert!(key.verifying_key().verify(message, &signature.into()).is_ok(), "the equation must hold");
+    assert!(!publisher.has_signed(message, &Signature::from_bytes(&signature)));
+}
 
 #[test]
 #[cfg_attr(miri, ignore)]

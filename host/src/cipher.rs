@@ -51,9 +51,12 @@ impl Backend {
 }
 
 /// The chosen back end, keyed.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each model, and boxing would leave a copy of its keys"
+#[cfg_attr(
+    feature = "aws-lc",
+    expect(
+        clippy::large_enum_variant,
+        reason = "there is one for each model, and boxing would leave a copy of its keys"
+    )
 )]
 pub(crate) enum Cipher {
     Portable(Portable),
