@@ -11,13 +11,13 @@ use modelseal_core::lazy::Lazy;
 use modelseal_core::open::{Confirmation, Unwrapped};
 use modelseal_core::sealed::{Entry, Header};
 use modelseal_hsm::wiped::wiped;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::cipher::{Backend, Cipher};
 use crate::error::{Error, Result};
 use crate::files::read_exact_at;
 use crate::index::{Blocks, Entries, Keep, unread};
-use crate::memory::buffer;
+use crate::memory::Buffer;
 use crate::open::SealedFile;
 use crate::whole::unit_len;
 use crate::work::{at_once, threads};
@@ -122,7 +122,7 @@ impl LazyModel {
         let start = part.at - before;
         let len: usize = (first..).zip(&part.entries).map(|(i, _)| layout.chunk_len(i)).sum();
         if part.ciphertext.len() < len {
-            part.ciphertext = buffer(len)?;
+            part.ciphertext = Buffer::new(len)?;
         }
         let (ciphertext, _) = part.ciphertext.split_at_mut(len);
         read_exact_at(&self.file, ciphertext, layout.payload + start)
@@ -132,31 +132,22 @@ impl LazyModel {
         for ((i, entry), chunk) in (first..).zip(&part.entries).zip(ciphertext.chunks(size)) {
             let (place, later) = rest.split_at_mut(rest.len().min(chunk.len().saturating_sub(skip)));
             rest = later;
-            let opened = if place.len() == chunk.len() {
-                self.lazy.open_chunk_into(i, entry, chunk, place)
+            if place.len() == chunk.len() {
+                self.open_chunk(i, entry, chunk, place)?;
             } else {
-                self.open_some(i, entry, chunk, skip, place)
-            };
-            opened.map_err(|refusal| Error::from(refusal).about(&self.path))?;
+                let mut whole = Buffer::new(chunk.len())?;
+                self.open_chunk(i, entry, chunk, &mut whole)?;
+                let some = whole.get(skip..).and_then(|rest| rest.get(..place.len()));
+                place.copy_from_slice(some.ok_or(Refusal::Memory)?);
+            }
             skip = 0;
         }
         Ok(())
     }
 
-    /// A part of one chunk.
-    fn open_some(
-        &self,
-        i: u64,
-        entry: &Entry,
-        chunk: &[u8],
-        skip: usize,
-        place: &mut [u8],
-    ) -> std::result::Result<(), Refusal> {
-        let mut whole = Zeroizing::new(vec![0; chunk.len()]);
-        self.lazy.open_chunk_into(i, entry, chunk, &mut whole)?;
-        let some = whole.get(skip..).and_then(|rest| rest.get(..place.len()));
-        place.copy_from_slice(some.ok_or(Refusal::Memory)?);
-        Ok(())
+    fn open_chunk(&self, i: u64, entry: &Entry, chunk: &[u8], place: &mut [u8]) -> Result<()> {
+        let opened = self.lazy.open_chunk_into(i, entry, chunk, place);
+        opened.map_err(|refusal| Error::from(refusal).about(&self.path))
     }
 }
 
@@ -166,5 +157,5 @@ struct Part<'a> {
     at: u64,
     out: &'a mut [u8],
     entries: Vec<Entry>,
-    ciphertext: Zeroizing<Vec<u8>>,
+    ciphertext: Buffer,
 }

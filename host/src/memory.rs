@@ -11,7 +11,8 @@ use memmap2::MmapMut;
 use crate::error::{Code, Error, Result};
 use crate::limits;
 
-/// The size of a huge page, to which the memory is aligned if it has at least one.
+/// The size of a huge page, to which the memory is aligned if it has at least half of one: filling the whole takes
+/// less time than half of it in small ones.
 const HUGE: usize = 2 << 20;
 
 /// A model in memory that nobody else can write.
@@ -34,8 +35,11 @@ impl Memory {
             return Err(Error::new(Code::Io, what, HINT));
         }
         let len = usize::try_from(len).map_err(|_| refused(len, "this system can't address them"))?;
-        let spare = if len >= HUGE { HUGE } else { 0 };
-        let whole = len.checked_add(spare).ok_or_else(|| refused(len as u64, "they can't be addressed"))?;
+        let spare = if len >= HUGE / 2 { HUGE } else { 0 };
+        let whole = len
+            .max(spare)
+            .checked_add(spare)
+            .ok_or_else(|| refused(len as u64, "they can't be addressed"))?;
         let map = MmapMut::map_anon(whole.max(1));
         let map = map.map_err(|error| refused(len as u64, &format!("the system gave none: {error}")))?;
         let start = if spare > 0 { map.as_ptr().align_offset(HUGE).min(spare) } else { 0 };
@@ -91,22 +95,51 @@ impl AsRef<[u8]> for Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         let used = self.used;
-        let (used, _) = self.split_at_mut(used);
-        used.fill(0);
-        // The compiler can't see that nobody looks any more: `zeroize` would write byte by byte.
-        std::hint::black_box(used);
+        wipe(self.split_at_mut(used).0);
     }
 }
 
-/// A buffer for work in progress. One that can't be had is an error, not the end of the process.
-pub(crate) fn buffer(len: usize) -> Result<zeroize::Zeroizing<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| {
-        let what = format!("{len} bytes of memory to work in are needed, and the system gave none");
-        Error::new(Code::Io, what, "raise the limit")
-    })?;
-    bytes.resize(len, 0);
-    Ok(zeroize::Zeroizing::new(bytes))
+/// Memory for work in progress, wiped before it is given back.
+#[derive(Default)]
+pub(crate) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// Zeros. Memory that can't be had is an error, not the end of the process.
+    pub(crate) fn new(len: usize) -> Result<Self> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| {
+            let what = format!("{len} bytes of memory to work in are needed, and the system gave none");
+            Error::new(Code::Io, what, "raise the limit")
+        })?;
+        bytes.resize(len, 0);
+        Ok(Self(bytes))
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// As `zeroize` does, which would write byte by byte: the compiler can't see that nobody looks any more.
+fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    std::hint::black_box(bytes);
 }
 
 #[cfg(test)]
@@ -117,10 +150,10 @@ mod tests {
 
     #[test]
     fn it_is_aligned_and_of_its_length() {
-        for len in [1, 4096, HUGE - 1, HUGE, 3 * HUGE + 7] {
+        for len in [1, 4096, HUGE / 2 - 1, HUGE / 2, HUGE, 3 * HUGE + 7] {
             let mut memory = Memory::new(len as u64).unwrap();
             assert_eq!(memory.len(), len);
-            let boundary = if len < HUGE { 4096 } else { HUGE };
+            let boundary = if len < HUGE / 2 { 4096 } else { HUGE };
             assert!(memory.as_ptr().addr().is_multiple_of(boundary), "{len}");
             assert!(memory.iter().all(|byte| *byte == 0));
             memory.fill(7);

@@ -11,13 +11,12 @@ use modelseal_core::sealed::{ENTRY_LEN, Entry, Header, Layout, ModelId, SLOTS_DE
 use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
 use rand_core::UnwrapErr;
-use zeroize::Zeroizing;
 
 use crate::cipher::{Backend, Cipher};
 use crate::error::{Code, Error, Result};
 use crate::files::{Access, Existing, Output, read_exact_at};
 use crate::list;
-use crate::memory::buffer;
+use crate::memory::Buffer;
 use crate::open::SealedFile;
 use crate::whole::{Units, unit_len};
 use crate::work::in_order;
@@ -108,7 +107,9 @@ pub(crate) fn seal_into(
         let io = |error: std::io::Error| Error::io(model, &error);
         let input = File::open(model).map_err(io)?;
         let mut sealer = wiped(|| Sealer::new(subject, output))?;
-        sealer.seal_file(model, &input, progress)?;
+        let read =
+            |bytes: &mut [u8], at| read_exact_at(&input, bytes, at).map_err(|error| changed(model, &error));
+        sealer.seal_all(&mut |_| Ok(()), read, progress)?;
         if input.metadata().map_err(io)?.len() != sealer.layout.length {
             return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
         }
@@ -140,11 +141,16 @@ pub(crate) fn seal_bytes_into(
     progress: Progress<'_>,
 ) -> Result<(Sealed, Output)> {
     wiped(|| {
-        let mut sealer = Sealer::new(subject, output)?;
-        for bytes in model.chunks(BATCH) {
-            sealer.push(bytes)?;
-            progress(sealer.done);
+        let mut sealer = wiped(|| Sealer::new(subject, output))?;
+        if sealer.layout.length != model.len() as u64 {
+            return Err(Refusal::Memory.into());
         }
+        let read = |bytes: &mut [u8], at| {
+            let from = usize::try_from(at).ok().and_then(|at| model.get(at..)?.get(..bytes.len()));
+            bytes.copy_from_slice(from.ok_or(Refusal::Memory)?);
+            Ok(())
+        };
+        sealer.seal_all(&mut |_| Ok(()), read, progress)?;
         sealer.finish(vault)
     })
 }
@@ -159,11 +165,8 @@ pub fn seal_from(
     require_model(&subject)?;
     let output = Output::create(out, Access::Public, Existing::Replace)?;
     let (sealed, output) = wiped(|| {
-        let mut sealer = Sealer::new(subject, output)?;
-        while !sealer.room().is_empty() {
-            next(sealer.room())?;
-            sealer.seal_batch()?;
-        }
+        let mut sealer = wiped(|| Sealer::new(subject, output))?;
+        sealer.seal_all(next, |_, _| Ok(()), &mut |_| ())?;
         sealer.finish(vault)
     })?;
     output.commit()?;
@@ -219,7 +222,7 @@ struct Sealer<'a> {
     layout: Layout,
     output: Output,
     /// Of which `filled` bytes wait to be sealed.
-    batch: Zeroizing<Vec<u8>>,
+    batch: Buffer,
     filled: usize,
     index: Vec<u8>,
     index_at: u64,
@@ -232,12 +235,18 @@ impl<'a> Sealer<'a> {
         let sealing: Sealing<'_, Cipher> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
         let layout = sealing.layout();
         let index = Vec::with_capacity(BATCH / layout.chunk_size as usize * ENTRY_LEN);
-        let batch = Zeroizing::new(vec![0; BATCH]);
+        let batch = Buffer::new(BATCH)?;
         Ok(Self { sealing, layout, output, batch, filled: 0, index, index_at: layout.index, done: 0 })
     }
 
-    /// Seals a whole file, on several threads; each byte of it is read once.
-    fn seal_file(&mut self, model: &Path, input: &File, progress: Progress<'_>) -> Result<()> {
+    /// Seals a whole model, on several threads. Its bytes come from `next`, which the caller's thread asks for one
+    /// piece after the other, or from `read`, which any thread asks for those at an offset, each once.
+    fn seal_all(
+        &mut self,
+        next: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+        read: impl Fn(&mut [u8], u64) -> Result<()> + Sync,
+        progress: Progress<'_>,
+    ) -> Result<()> {
         let (layout, output) = (self.layout, &mut self.output);
         let units = Units::new(layout, false)?;
         let (mut seats, mut entries) = self.sealing.split();
@@ -251,9 +260,10 @@ impl<'a> Sealer<'a> {
                 let left = usize::try_from(layout.length - given).unwrap_or(usize::MAX);
                 unit.len = left.min(unit.bytes.len());
                 given += unit.len as u64;
+                next(unit.bytes.split_at_mut(unit.len).0)?;
                 Ok(unit.len > 0)
             },
-            |unit| unit.seal(model, input, layout),
+            |unit| unit.seal(&read, layout),
             |unit| {
                 let mut index = Vec::with_capacity(unit.entries.len() * ENTRY_LEN);
                 for entry in &unit.entries {
@@ -325,18 +335,24 @@ struct Unit<'s> {
     seats: Vec<Seat<'s, Cipher>>,
     at: u64,
     len: usize,
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Buffer,
     entries: Vec<Entry>,
 }
 
 impl Unit<'_> {
     fn new(layout: Layout) -> Result<Self> {
-        Ok(Self { seats: Vec::new(), at: 0, len: 0, bytes: buffer(unit_len(layout))?, entries: Vec::new() })
+        Ok(Self {
+            seats: Vec::new(),
+            at: 0,
+            len: 0,
+            bytes: Buffer::new(unit_len(layout))?,
+            entries: Vec::new(),
+        })
     }
 
-    fn seal(&mut self, model: &Path, input: &File, layout: Layout) -> Result<()> {
+    fn seal(&mut self, read: impl Fn(&mut [u8], u64) -> Result<()>, layout: Layout) -> Result<()> {
         let (bytes, _) = self.bytes.split_at_mut(self.len);
-        read_exact_at(input, bytes, self.at).map_err(|error| changed(model, &error))?;
+        read(bytes, self.at)?;
         self.entries.clear();
         for (seat, chunk) in self.seats.drain(..).zip(bytes.chunks_mut(layout.chunk_size as usize)) {
             self.entries.push(seat.seal(chunk)?);

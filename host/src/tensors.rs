@@ -6,12 +6,14 @@ use safetensors::tensor::Metadata;
 
 use crate::error::{Code, Error, Result};
 use crate::lazy::LazyModel;
-use crate::memory::Memory;
+use crate::memory::{Buffer, Memory};
 
 /// Longest header that the format allows, in bytes.
 const HEADER_MAX: u64 = 100_000_000;
 /// The length of the header comes first.
 const PREFIX: u64 = 8;
+/// How much is read at once, in the hope that all of the header is there: a chunk that is read twice is opened twice.
+const HOPED: u64 = 256 << 10;
 
 /// The header of a safetensors model.
 #[derive(Clone, Debug)]
@@ -48,18 +50,26 @@ impl Tensors {
     }
 
     fn read(len: u64, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<Self> {
-        let most =
-            len.checked_sub(PREFIX).ok_or_else(|| malformed("it is shorter than a header's length"))?;
-        let mut prefix = [0; size_of::<u64>()];
-        read(0, &mut prefix)?;
-        let header_len = u64::from_le_bytes(prefix);
-        if header_len > most.min(HEADER_MAX) {
+        let room = |len: u64| Buffer::new(usize::try_from(len).unwrap_or(usize::MAX));
+        let mut start = room(len.min(HOPED))?;
+        read(0, &mut start)?;
+        let (prefix, hoped) =
+            start.split_first_chunk().ok_or_else(|| malformed("it is shorter than a header's length"))?;
+        let header_len = u64::from_le_bytes(*prefix);
+        if header_len > (len - PREFIX).min(HEADER_MAX) {
             return Err(malformed(&format!("its header would have {header_len} bytes")));
         }
-        let mut header = crate::memory::buffer(usize::try_from(header_len).unwrap_or(0))?;
-        read(PREFIX, &mut header)?;
+        let mut longer;
+        let header = match usize::try_from(header_len).ok().and_then(|len| hoped.get(..len)) {
+            Some(header) => header,
+            None => {
+                longer = room(header_len)?;
+                read(PREFIX, &mut longer)?;
+                &longer
+            }
+        };
         let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|error| malformed(&format!("its header: {error}")))?;
+            serde_json::from_slice(header).map_err(|error| malformed(&format!("its header: {error}")))?;
         let data = PREFIX + header_len;
         if data + metadata.data_len() as u64 != len {
             return Err(malformed("its tensors end elsewhere than the model"));

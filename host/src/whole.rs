@@ -14,19 +14,20 @@ use modelseal_core::open::{Confirmation, Unwrapped};
 use modelseal_core::sealed::{Entry, Header, Layout};
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::wiped::wiped;
-use zeroize::Zeroizing;
 
 use crate::cipher::{Backend, Cipher};
 use crate::error::{Error, Result};
 use crate::files::read_exact_at;
 use crate::index::{Blocks, Entries, Keep, unread};
-use crate::memory::{Memory, buffer};
+use crate::memory::{Buffer, Memory};
 use crate::open::SealedFile;
 use crate::seal::Progress;
 use crate::work::{at_once, in_order, threads};
 
 /// How much is read, hashed and opened at a time, if a chunk isn't larger.
 const UNIT: usize = 256 << 10;
+/// How much each thread has to do at least.
+const WORTH_A_THREAD: usize = 1 << 20;
 /// Bytes of both buffers of all units that are in work.
 const IN_WORK_MAX: usize = 24 << 20;
 
@@ -189,11 +190,12 @@ pub(crate) struct Units {
 impl Units {
     pub(crate) fn new(layout: Layout, pipe: bool) -> Result<Self> {
         let len = unit_len(layout);
-        // Not a thread for each of a few chunks.
-        let units = usize::try_from(layout.length.div_ceil(len as u64)).unwrap_or(usize::MAX);
+        // Starting a thread takes longer than opening a few chunks.
+        let worth = layout.length.div_ceil(len.max(WORTH_A_THREAD) as u64);
+        let worth = usize::try_from(worth).unwrap_or(usize::MAX);
         let most = IN_WORK_MAX / (2 * len);
         // What comes from a pipe is read in order, by one thread at a time.
-        let threads = threads()?.min(units).min(if pipe { 1 } else { most }).max(1);
+        let threads = threads()?.min(worth).min(if pipe { 1 } else { most }).max(1);
         let waiting = if threads == 1 { 1 } else { (2 * threads + 1).min(most).max(1) };
         Ok(Self { threads, len, waiting })
     }
@@ -253,9 +255,9 @@ struct Unit<'a> {
     chunk: usize,
     len: usize,
     entries: Vec<Entry>,
-    ciphertext: Zeroizing<Vec<u8>>,
+    ciphertext: Buffer,
     /// For what doesn't go to its final place at once.
-    plaintext: Zeroizing<Vec<u8>>,
+    plaintext: Buffer,
 }
 
 impl Unit<'_> {
@@ -267,8 +269,8 @@ impl Unit<'_> {
             chunk: 1,
             len: 0,
             entries: Vec::new(),
-            ciphertext: buffer(ciphertext)?,
-            plaintext: buffer(plaintext)?,
+            ciphertext: Buffer::new(ciphertext)?,
+            plaintext: Buffer::new(plaintext)?,
         })
     }
 

@@ -36,6 +36,7 @@ fn main() {
         }
         ["hash", path] => blake3::hash(&std::fs::read(path).unwrap()).to_string().into(),
         ["limits", megabytes] => limits(megabytes.parse::<usize>().unwrap() << 20),
+        ["fresh", length] => fresh(length.parse().unwrap()),
         [what, vault, ref rest @ ..] => {
             let vault = modelseal_hsm::open(&location(vault), &passphrase).unwrap();
             timed(|| of_modelseal(what, &*vault, rest))
@@ -121,6 +122,22 @@ fn of_modelseal(what: &str, vault: &dyn Vault, rest: &[&str]) -> Value {
         }
         _ => panic!("{what} {rest:?}?"),
     }
+}
+
+/// Fills memory as opening does, and does nothing else.
+fn fresh(len: u64) -> Value {
+    let threads = modelseal::work::threads().unwrap();
+    let began = Instant::now();
+    let mut memory = Memory::new(len).unwrap();
+    let part = memory.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        for part in memory.chunks_mut(part) {
+            scope.spawn(|| part.fill(1));
+        }
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    std::mem::forget(black_box(memory));
+    json!({ "seconds": seconds })
 }
 
 /// What bounds the others, on one core, in GB/s.
