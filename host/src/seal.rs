@@ -80,6 +80,13 @@ fn require_model(subject: &Subject<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What `seal` made is at `out` once all of it is written.
+fn into_file(out: &Path, seal: impl FnOnce(Output) -> Result<(Sealed, Output)>) -> Result<Sealed> {
+    let (sealed, output) = seal(Output::create(out, Access::Public, Existing::Replace)?)?;
+    output.commit()?;
+    Ok(sealed)
+}
+
 /// Seals `model`, of which `subject` tells everything, into `out`.
 pub fn seal(
     vault: &dyn Vault,
@@ -89,10 +96,7 @@ pub fn seal(
     progress: Progress<'_>,
 ) -> Result<Sealed> {
     require_model(&subject)?;
-    let output = Output::create(out, Access::Public, Existing::Replace)?;
-    let (sealed, output) = seal_into(vault, model, subject, output, progress)?;
-    output.commit()?;
-    Ok(sealed)
+    into_file(out, |output| seal_into(vault, model, subject, output, progress))
 }
 
 /// The same into an output that isn't committed yet.
@@ -126,10 +130,7 @@ pub fn seal_bytes(
     progress: Progress<'_>,
 ) -> Result<Sealed> {
     require_model(&subject)?;
-    let output = Output::create(out, Access::Public, Existing::Replace)?;
-    let (sealed, output) = seal_bytes_into(vault, model, subject, output, progress)?;
-    output.commit()?;
-    Ok(sealed)
+    into_file(out, |output| seal_bytes_into(vault, model, subject, output, progress))
 }
 
 /// The same into an output that isn't committed yet.
@@ -163,14 +164,13 @@ pub fn seal_from(
     out: &Path,
 ) -> Result<Sealed> {
     require_model(&subject)?;
-    let output = Output::create(out, Access::Public, Existing::Replace)?;
-    let (sealed, output) = wiped(|| {
-        let mut sealer = wiped(|| Sealer::new(subject, output))?;
-        sealer.seal_all(next, |_, _| Ok(()), &mut |_| ())?;
-        sealer.finish(vault)
-    })?;
-    output.commit()?;
-    Ok(sealed)
+    into_file(out, |output| {
+        wiped(|| {
+            let mut sealer = wiped(|| Sealer::new(subject, output))?;
+            sealer.seal_all(next, |_, _| Ok(()), &mut |_| ())?;
+            sealer.finish(vault)
+        })
+    })
 }
 
 /// What differs in a model that is sealed anew.
@@ -202,18 +202,17 @@ pub fn reseal(
     subject.suite = changes.suite.unwrap_or(subject.suite);
     (subject.chunk_log2, subject.align_log2) =
         changes.logs.unwrap_or((subject.chunk_log2, subject.align_log2));
-    let output = Output::create(out, Access::Public, Existing::Replace)?;
-    let (sealed, output) = wiped(|| {
-        let mut sealer = Sealer::new(subject, output)?;
-        sealed.copy_to(
-            |sealed| sealed.unwrap_by_vault(vault, None),
-            &mut |bytes| sealer.push(bytes),
-            progress,
-        )?;
-        sealer.finish(vault)
-    })?;
-    output.commit()?;
-    Ok(sealed)
+    into_file(out, |output| {
+        wiped(|| {
+            let mut sealer = Sealer::new(subject, output)?;
+            sealed.copy_to(
+                |sealed| sealed.unwrap_by_vault(vault, None),
+                &mut |bytes| sealer.push(bytes),
+                progress,
+            )?;
+            sealer.finish(vault)
+        })
+    })
 }
 
 /// A sealed model that is being written.
