@@ -116,18 +116,24 @@ fn exit_code_and_signals_are_the_programs() {
         let run = w.run(w.command(&["exec", "sealed", "--", "sh", "-c", &format!("exit {code}"), "{}"]), &[]);
         assert_eq!((run.code, run.stderr.as_str()), (Some(code), ""));
     }
-    let shell = "for s in TERM INT HUP QUIT USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo ready; \
-                 while :; do read line <&- ; sleep 0.01; done";
-    let mut command = w.command(&["exec", "sealed", "--", "sh", "-c", shell, "{}"]);
+    // Not a shell, which can't trap what was ignored when it began.
+    let program = "import signal\n\
+                   for s in 'TERM INT HUP QUIT USR1 USR2 WINCH'.split():\n \
+                   signal.signal(signal.Signals['SIG' + s], lambda s, _: print(signal.Signals(s).name, flush=True))\n\
+                   print('ready', flush=True)\n\
+                   while True: signal.pause()";
+    let mut command = w.command(&["exec", "sealed", "--", "python3", "-c", program, "{}"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(lines.next().unwrap(), "ready");
     let signals = [
-        (Signal::TERM, "TERM"),
-        (Signal::HUP, "HUP"),
-        (Signal::USR1, "USR1"),
-        (Signal::USR2, "USR2"),
-        (Signal::WINCH, "WINCH"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::INT, "SIGINT"),
+        (Signal::HUP, "SIGHUP"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::WINCH, "SIGWINCH"),
     ];
     let pid = Pid::from_child(&child);
     for (signal, name) in signals {
