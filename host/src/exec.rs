@@ -18,6 +18,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 use crate::error::{Code, Error, Result};
+use crate::memory::require;
 
 /// What the kernel lets a name have.
 const NAME_MAX: usize = 249;
@@ -39,8 +40,9 @@ const SECRETS: [&str; 7] = [
 pub struct Writing(File);
 
 impl Writing {
-    /// `name` is what `/proc/PID/fd` and `/proc/PID/maps` show of it.
-    pub fn new(name: &str) -> Result<Self> {
+    /// For `len` bytes. `name` is what `/proc/PID/fd` and `/proc/PID/maps` show of it.
+    pub fn new(name: &str, len: u64) -> Result<Self> {
+        require(len)?;
         let name = name.get(..name.floor_char_boundary(NAME_MAX)).unwrap_or_default();
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // Kernels before 6.3 don't know the last one.

@@ -14,6 +14,10 @@ use crate::limits;
 /// The size of a huge page, to which the memory is aligned if it has at least half of one: filling the whole takes
 /// less time than half of it in small ones.
 const HUGE: usize = 2 << 20;
+/// What opening takes besides the model: the threads' buffers and stacks, and huge pages of which it fills a part.
+const WORK: u64 = 32 << 20;
+/// Looking takes longer than opening less than this.
+const ASKED_FROM: u64 = 4 << 20;
 
 /// A model in memory that nobody else can write.
 pub struct Memory {
@@ -27,13 +31,7 @@ pub struct Memory {
 impl Memory {
     /// Zeros.
     pub fn new(len: u64) -> Result<Self> {
-        if let Some(limit) = limits::group().filter(|limit| len > limit.free) {
-            let what = format!(
-                "the model needs {len} bytes of memory, and the memory limit of this control group ({} bytes) leaves {}",
-                limit.max, limit.free
-            );
-            return Err(Error::new(Code::Io, what, HINT));
-        }
+        require(len)?;
         let len = usize::try_from(len).map_err(|_| refused(len, "this system can't address them"))?;
         let spare = if len >= HUGE / 2 { HUGE } else { 0 };
         let whole = len
@@ -50,6 +48,25 @@ impl Memory {
     /// Of what hasn't been used nothing needs to be wiped, and wiping would ask the system for it.
     pub(crate) fn used(&mut self, used: usize) {
         self.used = used.min(self.len);
+    }
+}
+
+/// Refuses a model that this process's control group leaves no room for, and for working on it.
+pub fn require(len: u64) -> Result<()> {
+    let work = len.min(WORK);
+    if len < ASKED_FROM {
+        return Ok(());
+    }
+    match limits::group().filter(|limit| len.saturating_add(work) > limit.free) {
+        Some(limit) => {
+            let what = format!(
+                "the model needs {len} bytes of memory, and {work} to work on it, and the memory limit of this control \
+                 group ({} bytes) leaves {}",
+                limit.max, limit.free
+            );
+            Err(Error::new(Code::Io, what, HINT))
+        }
+        None => Ok(()),
     }
 }
 

@@ -72,7 +72,7 @@ fn open_one(
         (format!("{} {}", subject.line, subject.version), subject.length)
     };
     let bar = context.progress("opening", length);
-    let mut memory = Writing::new(&name)?;
+    let mut memory = Writing::new(&name, length)?;
     let confirmation =
         sealed.copy_to(|sealed| opening.unwrap(sealed), &mut |bytes| memory.write(bytes), &mut |done| {
             bar.set_position(done)
@@ -104,7 +104,7 @@ fn open_folder(args: &ExecArgs, dir: &Path, context: &Context<'_>) -> Result<Vec
     }
     let mut opened = Vec::new();
     for (name, entry) in named {
-        let mut memory = Writing::new(&entry.path)?;
+        let mut memory = Writing::new(&entry.path, entry.length)?;
         let bar = context.progress("opening", entry.length);
         let mut member = directory.open_file(&entry.path)?;
         member.copy_to(&mut |bytes| memory.write(bytes), &mut |done| bar.set_position(done))?;
