@@ -56,14 +56,9 @@ impl Directory {
     /// Opens the list of the sealed folder `dir`. An opener with a grant names the folder of its grants. The floor that
     /// the list's grant says is to be stored with [`confirm`](Self::confirm).
     pub fn open(dir: &Path, opener: &Opener) -> Result<(Self, Confirmation)> {
+        let mut sealed = open_list(dir)?;
         let path = dir.join(LIST_NAME);
-        if dir.is_dir() && path.symlink_metadata().is_err() {
-            let what = format!("{} has no {LIST_NAME}", dir.display());
-            let hint = "name a folder that `modelseal seal FOLDER` made, with all of its files";
-            return Err(Error::new(Code::NotAuthentic, what, hint));
-        }
         require_folder_of_grants(opener)?;
-        let mut sealed = SealedFile::open(&path)?;
         let (bytes, confirmation) = read_list(&path, &mut sealed, &for_grant(opener, LIST_GRANT))?;
         let list = List::parse(&bytes).map_err(|error| error.about(&path))?;
         let directory = Self {
@@ -90,8 +85,14 @@ impl Directory {
         self.files().iter().map(|entry| entry.length).fold(0, u64::saturating_add)
     }
 
-    /// (14.3) Refuses a folder in which a file is missing or one too many.
+    /// (14.3) Refuses a folder in which a file is missing, one too many, or another than the listed one. Of the files'
+    /// chunks nothing is known then.
     pub fn require_complete(&self) -> Result<()> {
+        self.require_names()?;
+        self.files().iter().try_for_each(|entry| self.open_file(&entry.path).map(drop))
+    }
+
+    fn require_names(&self) -> Result<()> {
         let listed = self.files().iter().filter(|entry| entry.length > 0);
         let mut missing: BTreeSet<_> = listed.map(|entry| sealed_name(&entry.path)).collect();
         missing.insert(LIST_NAME.into());
@@ -133,7 +134,7 @@ impl Directory {
         if file.symlink_metadata().is_err() {
             return Err(self.missing(&name));
         }
-        let sealed = SealedFile::open(&file)?;
+        let sealed = open_regular(&file)?;
         self.require_listed(entry, &sealed, &opener, &file)?;
         Ok(Member { sealed: Some(sealed), opener })
     }
@@ -162,6 +163,7 @@ impl Directory {
 /// Opens all files of a sealed folder into the new folder `out`, which appears when every byte of it has passed and the
 /// floor is stored.
 pub fn open_into(dir: &Path, opener: &Opener, out: &Path, progress: Progress<'_>) -> Result<Directory> {
+    folders::require_apart(dir, out)?;
     let (directory, confirmation) = Directory::open(dir, opener)?;
     directory.require_complete()?;
     let mut output = OutputFolder::create(out, Access::Private)?;
@@ -176,6 +178,26 @@ pub fn open_into(dir: &Path, opener: &Opener, out: &Path, progress: Progress<'_>
     directory.confirm(confirmation)?;
     output.commit()?;
     Ok(directory)
+}
+
+/// The sealed list of the sealed folder `dir`.
+pub fn open_list(dir: &Path) -> Result<SealedFile> {
+    let path = dir.join(LIST_NAME);
+    if dir.is_dir() && path.symlink_metadata().is_err() {
+        let what = format!("{} has no {LIST_NAME}", dir.display());
+        let hint = "name a folder that `modelseal seal FOLDER` made, with all of its files";
+        return Err(Error::new(Code::NotAuthentic, what, hint));
+    }
+    open_regular(&path)
+}
+
+/// A sealed model of a folder, which is a file: a pipe that nobody writes to would be waited for.
+pub fn open_regular(path: &Path) -> Result<SealedFile> {
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        let what = format!("{} isn't a file", path.display());
+        return Err(Error::new(Code::NotAuthentic, what, "take the folder from its publisher again"));
+    }
+    SealedFile::open(path)
 }
 
 fn not_listed(file: &Path) -> Error {

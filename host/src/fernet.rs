@@ -25,6 +25,8 @@ use crate::error::{Code, Error, Result};
 use crate::files;
 
 const VERSION: u8 = 0x80;
+/// The version, and the zeros of any timestamp for a few ten thousand years, in base64url.
+const BEGINNING: &[u8] = b"gAAAA";
 /// Version and timestamp, before the IV.
 const IV_AT: usize = 9;
 const HEAD_LEN: usize = IV_AT + 16;
@@ -86,9 +88,11 @@ pub fn open_file(path: &Path, key: &Key) -> Result<Opened> {
 pub fn open(token: Vec<u8>, key: &Key) -> Result<Opened> {
     // It will be the plaintext.
     let mut bytes = Zeroizing::new(token);
-    let len = decode(&mut bytes).ok_or_else(not_a_token)?;
+    let seems_one = bytes.trim_ascii_start().starts_with(BEGINNING);
+    let damaged = || if seems_one { not_authentic() } else { not_a_token() };
+    let len = decode(&mut bytes).ok_or_else(damaged)?;
     bytes.truncate(len);
-    let end = len.checked_sub(HMAC_LEN).filter(|end| *end >= HEAD_LEN).ok_or_else(not_a_token)?;
+    let end = len.checked_sub(HMAC_LEN).filter(|end| *end >= HEAD_LEN).ok_or_else(damaged)?;
     wiped(|| {
         let (signed, tag) = bytes.split_at_mut(end);
         let mut mac =
@@ -108,6 +112,7 @@ pub fn open(token: Vec<u8>, key: &Key) -> Result<Opened> {
 /// The length of what the text stands for, which takes its place.
 fn decode(text: &mut Vec<u8>) -> Option<usize> {
     text.truncate(text.trim_ascii_end().len());
+    text.drain(..text.len() - text.trim_ascii_start().len());
     let decoded = Base64Url::decode_in_place(text).ok()?;
     (decoded.first() == Some(&VERSION)).then_some(decoded.len())
 }
@@ -151,7 +156,7 @@ mod tests {
     #[test]
     fn the_specs_own_token_opens() {
         assert_eq!(opened(TOKEN).unwrap().bytes(), b"hello");
-        assert_eq!(opened(&[TOKEN, b"\r\n"].concat()).unwrap().bytes(), b"hello");
+        assert_eq!(opened(&[b" ", TOKEN, b"\r\n"].concat()).unwrap().bytes(), b"hello");
     }
 
     #[test]
@@ -162,6 +167,9 @@ mod tests {
             token[at] = if token[at] == b'A' { b'B' } else { b'A' };
             assert!(opened(&token).is_err(), "{at}");
             assert!(opened(&TOKEN[..at]).is_err(), "{at}");
+        }
+        for damaged in [&TOKEN[..60], &TOKEN[..TOKEN.len() - 1], &[TOKEN, b"!"].concat()] {
+            assert_eq!(opened(damaged).err().unwrap().code(), Code::NotAuthentic);
         }
         assert_eq!(opened(b"").err().unwrap().code(), Code::Unsupported);
         assert_eq!(opened(b"not a token").err().unwrap().code(), Code::Unsupported);

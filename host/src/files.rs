@@ -202,7 +202,7 @@ pub fn place(path: &Path) -> PathBuf {
 }
 
 /// Whether the file is one of those that begin with `{ "format": "modelseal …"`.
-fn is_kept(path: &Path) -> bool {
+pub(crate) fn is_kept(path: &Path) -> bool {
     use io::Read;
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
-use crate::files::{Access, Existing, Output, parent, resolve, sync, with_suffix};
+use crate::files::{Access, Existing, Output, parent, place, resolve, sync, with_suffix};
 
 /// A folder that appears under its name when it is complete. Where the system can, none of its files has a name until
 /// then, so that a kill leaves nothing; of hundreds, some get theirs before, in a hidden folder beside it.
@@ -21,8 +21,15 @@ struct Made {
     folder: PathBuf,
 }
 
-/// Each is a file that is open.
-const WAITING_MAX: usize = 256;
+/// How many files wait for their names. Each is open, so it is at most half of what this process may have open.
+fn waiting_max() -> usize {
+    const MOST: usize = 256;
+    #[cfg(unix)]
+    let may = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(not(unix))]
+    let may = None::<u64>;
+    may.and_then(|may| usize::try_from(may / 2).ok()).map_or(MOST, |half| half.clamp(1, MOST))
+}
 
 impl OutputFolder {
     /// Begins a folder that will be at `path`, where there is none, or an empty one.
@@ -44,7 +51,7 @@ impl OutputFolder {
     pub fn add(&mut self, name: &str, output: Output) -> Result<()> {
         output.sync()?;
         self.waiting.push((name.to_owned(), output));
-        if self.waiting.len() >= WAITING_MAX { self.name_waiting() } else { Ok(()) }
+        if self.waiting.len() >= waiting_max() { self.name_waiting() } else { Ok(()) }
     }
 
     fn name_waiting(&mut self) -> Result<()> {
@@ -80,6 +87,19 @@ impl Made {
         make_dirs(&folder, access)?;
         Ok(Self { temporary, folder })
     }
+}
+
+/// Refuses an output below the folder, which would be taken for a part of it the next time, and standard output, which
+/// isn't a folder.
+pub fn require_apart(folder: &Path, out: &Path) -> Result<()> {
+    if out.as_os_str() == "-" {
+        return Err(Error::usage("a folder needs a folder to go into", "name one: -o FOLDER"));
+    }
+    if place(out).starts_with(place(folder)) {
+        let what = format!("the output {} is in the folder {}", out.display(), folder.display());
+        return Err(Error::usage(what, "name a folder beside it"));
+    }
+    Ok(())
 }
 
 /// Refuses a folder that has something in it, and whatever isn't a folder.

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// How many of the first bytes [`guess`] looks at.
 pub const HEAD_LEN: usize = 16;
 
+/// The kind of a Python object, which is code.
+pub const PICKLE: &str = "pickle";
+
 /// The kind of a model, for its manifest: by content where the format has a mark, else by ending, else
 /// "bytes".
 pub fn guess(head: &[u8], path: &Path) -> &'static str {
@@ -31,6 +34,8 @@ fn by_content(head: &[u8]) -> Option<&'static str> {
         [_, _, _, _, 0, 0, 0, 0, b'{', ..] => Some("safetensors"),
         [0x89, b'H', b'D', b'F', ..] => Some("hdf5"),
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some("npy"),
+        // Of protocol 2 to 5.
+        [0x80, 2..=5, ..] => Some(PICKLE),
         [b'g', b'g', b'm', b'l', ..] | [b'l', b'm', b'g', b'g', ..] => Some("ggml"),
         _ => None,
     }

@@ -19,8 +19,8 @@ use crate::files::read_exact_at;
 use crate::index::{Blocks, Entries, Keep, unread};
 use crate::memory::Buffer;
 use crate::open::SealedFile;
-use crate::whole::unit_len;
-use crate::work::{at_once, threads};
+use crate::whole::{Units, unit_len};
+use crate::work::at_once;
 
 /// A sealed model whose parts can be read, by any number of threads at once.
 pub struct LazyModel {
@@ -89,8 +89,7 @@ impl LazyModel {
     fn read_parts(&self, offset: u64, end: u64, out: &mut [u8]) -> Result<()> {
         let layout = self.lazy.layout();
         let (chunk, unit) = (u64::from(layout.chunk_size), unit_len(layout) as u64);
-        let units = (end - 1) / unit - offset / unit + 1;
-        let threads = threads()?.min(usize::try_from(units).unwrap_or(usize::MAX));
+        let threads = Units::of(layout, end - offset, false)?.threads;
         let mut entries = Entries::new(&self.blocks, &self.file, &self.path, offset / chunk);
         let (mut at, mut rest) = (offset, out);
         at_once(
@@ -108,7 +107,8 @@ impl LazyModel {
                 at = until;
                 Ok(entries.next(usize::try_from(chunks).unwrap_or(0), &mut part.entries)?.is_some())
             },
-            |part| self.read_part(part).map(|()| part.out.len() as u64),
+            // Nobody is told how far it is.
+            |part| self.read_part(part).map(|()| 0),
             &mut |_| (),
         )
     }

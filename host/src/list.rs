@@ -154,7 +154,14 @@ impl Names {
         let path = path.to_ascii_lowercase();
         let folders: Vec<_> = path.match_indices('/').filter_map(|(end, _)| path.get(..end)).collect();
         let taken = folders.iter().any(|folder| self.files.contains(*folder)) || self.folders.contains(&path);
-        self.folders.extend(folders.into_iter().map(str::to_owned));
+        self.folders.extend(folders.iter().map(|folder| (*folder).to_owned()));
+        if let Some(folder) =
+            folders.iter().find(|folder| folder.ends_with(".sealed") || folder.ends_with(".grant"))
+        {
+            return Some(format!(
+                "the folder {folder:?} could have the name of a file's sealed model or grant"
+            ));
+        }
         if taken || !self.files.insert(path.clone()) {
             return Some(format!("{path:?} would be another file, too, where case doesn't count"));
         }
@@ -233,11 +240,14 @@ mod tests {
 
     #[test]
     fn paths_that_are_one_file_are_refused() {
-        for paths in [["a", "a"], ["A", "a"], ["a", "a/b"], ["A", "a/b"], ["A/b", "a"], ["X/y", "x/Y"]] {
+        let files = [["a", "a"], ["A", "a"], ["a", "a/b"], ["A", "a/b"], ["A/b", "a"], ["X/y", "x/Y"]];
+        let sealed = [["a", "a.Sealed/b"], ["a", "x/a.grant/b"], ["a", "directory.sealed/b"]];
+        for paths in files.into_iter().chain(sealed) {
             assert!(List::new(paths.map(entry).to_vec()).is_err(), "{paths:?}");
             assert!(parsed(&paths.map(entry)).is_err(), "{paths:?}");
         }
         assert!(parsed(&["A/b", "a/c"].map(entry)).is_ok());
+        assert!(parsed(&["a", "a.sealed", "b.grant"].map(entry)).is_ok());
         assert!(parsed(&["b", "a"].map(entry)).is_err());
     }
 

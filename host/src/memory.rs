@@ -123,14 +123,24 @@ pub(crate) struct Buffer(Vec<u8>);
 impl Buffer {
     /// Zeros. Memory that can't be had is an error, not the end of the process.
     pub(crate) fn new(len: usize) -> Result<Self> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| {
-            let what = format!("{len} bytes of memory to work in are needed, and the system gave none");
-            Error::new(Code::Io, what, "raise the limit")
-        })?;
+        let mut bytes = reserve(len)?;
         bytes.resize(len, 0);
         Ok(Self(bytes))
     }
+}
+
+fn reserve(len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| {
+        let what = format!("{len} bytes of memory to work in are needed, and the system gave none");
+        Error::new(Code::Io, what, "raise the limit")
+    })?;
+    Ok(bytes)
+}
+
+/// Fails where what takes about `len` bytes, and can't fail, would end the process.
+pub(crate) fn require_to_work(len: usize) -> Result<()> {
+    reserve(len).map(drop)
 }
 
 impl Deref for Buffer {

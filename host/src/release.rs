@@ -9,13 +9,14 @@ use zeroize::Zeroizing;
 
 use crate::directory::{LIST_NAME, sealed_name};
 use crate::error::{Error, Result};
-use crate::files::Access;
+use crate::files::{self, Access};
 use crate::folders::{self, OutputFolder};
 use crate::kind;
 use crate::list::{Entry, KIND, LIST_MAX, List, problem_of_path};
 use crate::opener::now;
 use crate::profile::Profile;
 use crate::seal::{self, Progress};
+use crate::vaults;
 
 /// What is said of all models of a folder.
 #[derive(Clone, Debug)]
@@ -73,6 +74,7 @@ pub fn seal(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<SealedFolder> {
+    folders::require_apart(folder, out)?;
     seal::check(&release.subject(KIND, 1))?;
     let files = walk(folder)?;
     // Everything that could be wrong with a path is known before anything is sealed.
@@ -127,7 +129,8 @@ impl Source {
 /// The files below `folder`, whatever their names.
 fn walk(folder: &Path) -> Result<Vec<Source>> {
     let root = folder.canonicalize().map_err(|error| Error::io(folder, &error))?;
-    let mut files = Vec::new();
+    let secrets: Vec<_> = vaults::secret_files().iter().map(|path| files::place(path)).collect();
+    let mut sources = Vec::new();
     let mut below = folders::below(&root)?;
     below.sort();
     for found in below {
@@ -149,14 +152,21 @@ fn walk(folder: &Path) -> Result<Vec<Source>> {
             let hint = "seal a copy without links: cp -rL FOLDER COPY";
             return Err(Error::usage(what, hint));
         }
+        if files::is_kept(&target) || secrets.contains(&target) {
+            let what = format!("{} holds modelseal's own keys, secrets or devices", shown.display());
+            return Err(Error::usage(
+                what,
+                "keep it outside the folder: whoever opens that would get it, too",
+            ));
+        }
         let length = metadata.len();
         if length > LENGTH_MAX {
             return Err(Error::usage(format!("{} is too long", shown.display()), "leave it out"));
         }
-        files.push(Source { path, file: target, length });
+        sources.push(Source { path, file: target, length });
     }
-    if files.is_empty() {
+    if sources.is_empty() {
         return Err(Error::usage(format!("{} has no files", folder.display()), "name a model's folder"));
     }
-    Ok(files)
+    Ok(sources)
 }

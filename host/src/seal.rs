@@ -220,7 +220,7 @@ struct Sealer<'a> {
     sealing: Sealing<'a, Cipher>,
     layout: Layout,
     output: Output,
-    /// Of which `filled` bytes wait to be sealed.
+    /// Of what is pushed, `filled` bytes wait to be sealed.
     batch: Buffer,
     filled: usize,
     index: Vec<u8>,
@@ -234,8 +234,16 @@ impl<'a> Sealer<'a> {
         let sealing: Sealing<'_, Cipher> = Sealing::new(subject, SLOTS_DEFAULT, &mut UnwrapErr(SysRng))?;
         let layout = sealing.layout();
         let index = Vec::with_capacity(BATCH / layout.chunk_size as usize * ENTRY_LEN);
-        let batch = Buffer::new(BATCH)?;
-        Ok(Self { sealing, layout, output, batch, filled: 0, index, index_at: layout.index, done: 0 })
+        Ok(Self {
+            sealing,
+            layout,
+            output,
+            batch: Buffer::default(),
+            filled: 0,
+            index,
+            index_at: layout.index,
+            done: 0,
+        })
     }
 
     /// Seals a whole model, on several threads. Its bytes come from `next`, which the caller's thread asks for one
@@ -287,6 +295,9 @@ impl<'a> Sealer<'a> {
 
     /// Takes the next bytes, of any number.
     fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+        if self.batch.is_empty() {
+            self.batch = Buffer::new(BATCH)?;
+        }
         while !bytes.is_empty() {
             let room = self.room();
             let len = room.len().min(bytes.len());

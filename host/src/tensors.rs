@@ -6,7 +6,7 @@ use safetensors::tensor::Metadata;
 
 use crate::error::{Code, Error, Result};
 use crate::lazy::LazyModel;
-use crate::memory::{Buffer, Memory};
+use crate::memory::{Buffer, Memory, require_to_work};
 
 /// Longest header that the format allows, in bytes.
 const HEADER_MAX: u64 = 100_000_000;
@@ -14,6 +14,8 @@ const HEADER_MAX: u64 = 100_000_000;
 const PREFIX: u64 = 8;
 /// How much is read at once, in the hope that all of the header is there: a chunk that is read twice is opened twice.
 const HOPED: u64 = 256 << 10;
+/// How much of a long range is in memory at a time: some units of work for each of a few threads.
+const PIECE: u64 = 8 << 20;
 
 /// The header of a safetensors model.
 #[derive(Clone, Debug)]
@@ -68,6 +70,8 @@ impl Tensors {
                 &longer
             }
         };
+        // Its tables of tensors take some times as much, and an allocation that fails there ends the process.
+        require_to_work(header.len().saturating_mul(16))?;
         let metadata: Metadata =
             serde_json::from_slice(header).map_err(|error| malformed(&format!("its header: {error}")))?;
         let data = PREFIX + header_len;
@@ -111,19 +115,36 @@ impl LazyModel {
     /// Reads a range of bytes into memory of its own.
     pub fn range(&self, bytes: Range<u64>) -> Result<Memory> {
         // Checked before memory is asked for.
-        let len =
-            bytes.end.checked_sub(bytes.start).filter(|_| bytes.end <= self.len()).ok_or_else(|| {
-                let what = format!(
-                    "bytes {}..{} aren't a part of the model, which has {}",
-                    bytes.start,
-                    bytes.end,
-                    self.len()
-                );
-                Error::usage(what, "ask for a part that there is")
-            })?;
-        let mut memory = Memory::new(len)?;
+        let mut memory = Memory::new(self.length_of(&bytes)?)?;
         self.read_at(bytes.start, &mut memory)?;
         Ok(memory)
+    }
+
+    /// Reads a range of any length into `out`, piece by piece, in order. Each piece was authentic.
+    pub fn copy_range(&self, bytes: Range<u64>, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut piece = Memory::new(self.length_of(&bytes)?.min(PIECE))?;
+        let mut at = bytes.start;
+        while at < bytes.end {
+            let len = usize::try_from(bytes.end - at).map_or(piece.len(), |left| left.min(piece.len()));
+            let (part, _) = piece.split_at_mut(len);
+            self.read_at(at, part)?;
+            out(part)?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    fn length_of(&self, bytes: &Range<u64>) -> Result<u64> {
+        let length = bytes.end.checked_sub(bytes.start).filter(|_| bytes.end <= self.len());
+        length.ok_or_else(|| {
+            let what = format!(
+                "bytes {}..{} aren't a part of the model, which has {}",
+                bytes.start,
+                bytes.end,
+                self.len()
+            );
+            Error::usage(what, "ask for a part that there is")
+        })
     }
 }
 

@@ -188,10 +188,16 @@ pub(crate) struct Units {
 }
 
 impl Units {
+    /// For the whole model.
     pub(crate) fn new(layout: Layout, pipe: bool) -> Result<Self> {
+        Self::of(layout, layout.length, pipe)
+    }
+
+    /// For `bytes` of it.
+    pub(crate) fn of(layout: Layout, bytes: u64, pipe: bool) -> Result<Self> {
         let len = unit_len(layout);
         // Starting a thread takes longer than opening a few chunks.
-        let worth = layout.length.div_ceil(len.max(WORTH_A_THREAD) as u64);
+        let worth = bytes.div_ceil(len.max(WORTH_A_THREAD) as u64);
         let worth = usize::try_from(worth).unwrap_or(usize::MAX);
         let most = IN_WORK_MAX / (2 * len);
         // What comes from a pipe is read in order, by one thread at a time.

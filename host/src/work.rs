@@ -11,13 +11,14 @@
 //! Secrets on the threads' stacks are wiped. Nothing but what a place owns moves from thread to thread, for a move copies
 //! what was on the stack in unused bytes, too.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use modelseal_hsm::wiped::wiped;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::seal::Progress;
 
 /// More threads than this only wait for memory.
@@ -26,11 +27,15 @@ const THREADS_MAX: usize = 256;
 /// How many threads work: as many as `MODELSEAL_THREADS` says, or as there are processors for this process.
 pub fn threads() -> Result<usize> {
     let Some(number) = std::env::var_os("MODELSEAL_THREADS").filter(|number| !number.is_empty()) else {
-        return Ok(thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX));
+        static PROCESSORS: OnceLock<usize> = OnceLock::new();
+        // Asking takes reading a dozen files.
+        let processors = || thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        return Ok(*PROCESSORS.get_or_init(processors));
     };
-    let number = number.to_str().and_then(|number| number.parse().ok());
-    number.filter(|number| (1..=THREADS_MAX).contains(number)).ok_or_else(|| {
-        Error::usage("MODELSEAL_THREADS isn't a number of threads", format!("set it to 1 to {THREADS_MAX}"))
+    let parsed = number.to_str().and_then(|number| number.parse().ok());
+    parsed.filter(|number| (1..=THREADS_MAX).contains(number)).ok_or_else(|| {
+        let what = format!("MODELSEAL_THREADS is {number:?}, which isn't a number of threads");
+        Error::usage(what, format!("set it to 1 to {THREADS_MAX}"))
     })
 }
 
@@ -99,9 +104,17 @@ pub(crate) fn in_order<P: Send>(
             return;
         }
         // Others wait for this place only, so it may be held.
-        inside.failed = work(&mut inside.piece).err();
+        let worked = catch_unwind(AssertUnwindSafe(|| work(&mut inside.piece)));
+        let ended =
+            || Error::new(Code::Other, "a thread ended before its work", "this is a mistake of modelseal's");
+        inside.failed =
+            worked.as_ref().map_or_else(|_| Some(ended()), |worked| worked.as_ref().err().cloned());
         inside.stage = Stage::Done;
         place.changed.notify_all();
+        drop(inside);
+        if let Err(unwinding) = worked {
+            resume_unwind(unwinding);
+        }
     };
     thread::scope(|scope| {
         // One alone does everything in turn.
@@ -256,7 +269,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
     use super::*;
-    use crate::error::Code;
 
     fn numbers(until: u64) -> impl FnMut(&mut u64) -> Result<bool> + Send {
         let mut next = 0..until;
@@ -347,6 +359,16 @@ mod tests {
         let take = |_: &mut u64| std::panic::resume_unwind(Box::new("interrupted"));
         let work = || in_order(3, vec![0; 4], numbers(100), failing(&[]), take);
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err());
+    }
+
+    #[test]
+    fn work_that_unwinds_ends_it() {
+        let work = |number: &mut u64| match *number {
+            41 => resume_unwind(Box::new("a mistake")),
+            _ => Ok(()),
+        };
+        let all = || in_order(3, vec![0; 4], numbers(100), work, |_| Ok(()));
+        assert!(catch_unwind(AssertUnwindSafe(all)).is_err());
     }
 
     #[test]

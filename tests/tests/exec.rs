@@ -117,10 +117,11 @@ fn exit_code_and_signals_are_the_programs() {
         assert_eq!((run.code, run.stderr.as_str()), (Some(code), ""));
     }
     // Not a shell, which can't trap what was ignored when it began.
-    let program = "import signal\n\
+    let program = "import os, signal\n\
+                   say = lambda what: os.write(1, what.encode() + b'\\n')\n\
                    for s in 'TERM INT HUP QUIT USR1 USR2 WINCH'.split():\n \
-                   signal.signal(signal.Signals['SIG' + s], lambda s, _: print(signal.Signals(s).name, flush=True))\n\
-                   print('ready', flush=True)\n\
+                   signal.signal(signal.Signals['SIG' + s], lambda s, _: say(signal.Signals(s).name))\n\
+                   say('ready')\n\
                    while True: signal.pause()";
     let mut command = w.command(&["exec", "sealed", "--", "python3", "-c", program, "{}"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

@@ -32,6 +32,10 @@ fn released() -> Workspace {
     w
 }
 
+fn mkfifo(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let found = modelseal::folders::below(dir).unwrap();
     let read = |path: std::path::PathBuf| {
@@ -141,7 +145,7 @@ fn what_was_mixed_is_refused() {
     let file = |name: &str| w.path(name);
     let copy = |from: &str, to: &str| w.write(to, w.read(from));
     type Attack<'a> = &'a dyn Fn();
-    let cases: [(&str, u8, Attack<'_>); 12] = [
+    let cases: [(&str, u8, Attack<'_>); 13] = [
         ("a file of another release", 4, &|| copy("newer/config.json.sealed", "release/config.json.sealed")),
         ("a file in another's place", 4, &|| copy("release/link.bin.sealed", "release/config.json.sealed")),
         ("two of the same content swapped", 4, &|| {
@@ -160,6 +164,10 @@ fn what_was_mixed_is_refused() {
         ("a file in the list's place", 3, &|| copy("release/config.json.sealed", "release/directory.sealed")),
         ("a file too many", 3, &|| copy("newer/config.json.sealed", "release/more.sealed")),
         ("something else too many", 3, &|| w.write("release/weights/notes.txt", "hello")),
+        ("a pipe in a file's place", 3, &|| {
+            remove_file(file("release/config.json.sealed")).unwrap();
+            mkfifo(&file("release/config.json.sealed"));
+        }),
         ("a file changed", 3, &|| {
             let mut bytes = w.read("release/config.json.sealed");
             *bytes.last_mut().unwrap() ^= 1;
@@ -177,9 +185,14 @@ fn what_was_mixed_is_refused() {
             );
         }
         w.refused(code, &["verify", "release"]);
-        // What a grant is made for is named by its manifest, which commits to the rest.
+        // What a grant is made for is named by its manifest, which commits to the rest; and of a file that isn't opened,
+        // nothing but that is looked at.
         if what != "a file changed" {
             w.refused(code, &["grant", "release", "--device", "kitchen-7", "-o", "more-grants"]);
+            w.refused_from(
+                code,
+                w.command(&["--json", "exec", "release", "--", "cat", "{weights/1.tflite}"]),
+            );
         }
         remove_dir_all(file("release")).unwrap();
         for (name, bytes) in &whole {
@@ -284,14 +297,30 @@ fn what_can_not_be_sealed_is_refused() {
     let name = std::ffi::OsStr::from_bytes(b"caf\xe9");
     std::fs::write(w.path("folder").join(name), "x").unwrap();
     refused("UTF-8");
+    // What is sealed or granted would have the folder's name.
+    for name in ["model.sealed", "other.GRANT", "directory.sealed"] {
+        fresh();
+        create_dir_all(w.path(&format!("folder/{name}"))).unwrap();
+        w.write(&format!("folder/{name}/x"), "x");
+        refused(&name.to_ascii_lowercase());
+    }
+    for secret in ["vault.json", "kitchen-7.identity", "passphrase"] {
+        fresh();
+        std::fs::copy(w.path(secret), w.path(&format!("folder/{secret}"))).unwrap();
+        let mut command = w.command(&[&["--json"], &seal[..]].concat());
+        let passphrase = if secret == "passphrase" { "folder/passphrase" } else { "passphrase" };
+        command.env("MODELSEAL_PASSPHRASE_FILE", w.path(passphrase));
+        let refusal = w.refused_from(2, command);
+        assert!(refusal.message.contains(secret), "{refusal:?}");
+        remove_dir_all(w.path("folder")).unwrap();
+    }
     for target in ["/etc/passwd", "../passphrase", "sub", "."] {
         fresh();
         std::os::unix::fs::symlink(target, w.path("folder/link")).unwrap();
         refused("folder/link");
     }
     fresh();
-    let pipe = std::process::Command::new("mkfifo").arg(w.path("folder/pipe")).status().unwrap();
-    assert!(pipe.success());
+    mkfifo(&w.path("folder/pipe"));
     refused("folder/pipe");
     fresh();
     w.refused(2, &["seal", "folder", "-o", "folder/sub/release", "--line", "l", "--model-version", "1"]);

@@ -64,7 +64,7 @@ fn what_is_not_authentic_is_refused() {
         w.write("old.tflite.enc", changed);
         w.refused(3, &MIGRATE);
     }
-    for (cut, code) in [(old.len() - 4, 3), (old.len() - 1, 7), (40, 7), (0, 7)] {
+    for (cut, code) in [(old.len() - 4, 3), (old.len() - 1, 3), (40, 3), (4, 7), (0, 7)] {
         w.write("old.tflite.enc", &old[..cut]);
         w.refused(code, &MIGRATE);
     }
@@ -91,4 +91,22 @@ fn what_is_not_authentic_is_refused() {
         );
     }
     w.ok(&MIGRATE);
+}
+
+/// It is sealed as it is, and that it is one is said.
+#[test]
+fn a_pickle_is_warned_of() {
+    let zip = [b"PK\x03\x04", &[0; 26][..], b"archive/data.pkl"].concat();
+    for (model, warned) in [
+        (b"\x80\x02}q\x00.".to_vec(), true),
+        (zip.clone(), true),
+        ([&zip[..], b"archive/constants.pkl"].concat(), false),
+        (wake_word(), false),
+    ] {
+        let w = protected(&model);
+        let run = w.run(w.command(&MIGRATE), &[]);
+        assert_eq!((run.code, run.stderr.contains("pickle")), (Some(0), warned), "{}", run.stderr);
+        w.ok(&["open", "new.sealed", "-o", "opened"]);
+        assert!(w.read("opened") == model);
+    }
 }

@@ -18,6 +18,7 @@ use modelseal_core::manifest::Suite;
 use modelseal_tests::bench::{Bench, contents};
 use modelseal_tests::workspace::program;
 use modelseal_tests::{Workspace, counted};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Several units of work, for several threads.
 const LENGTH: usize = 3_000_000;
@@ -213,20 +214,16 @@ fn used() -> Used {
 
 const NEEDED: u64 = 256 << 20;
 
-/// A sealed model of which one tensor takes 256 MiB, nearly all of it a hole.
+/// A sealed model of 256 MiB, which is a hole.
 fn a_large_one() -> Workspace {
     let w = Workspace::new();
-    let header = format!(r#"{{"large":{{"dtype":"U8","shape":[{NEEDED}],"data_offsets":[0,{NEEDED}]}}}}"#);
-    let file = File::create(w.path("model")).unwrap();
-    file.write_all_at(&[&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat(), 0).unwrap();
-    file.set_len(8 + header.len() as u64 + NEEDED).unwrap();
+    File::create(w.path("model")).unwrap().set_len(NEEDED).unwrap();
     w.ok(&["seal", "model", "-o", "sealed", "--line", "large", "--model-version", "1"]);
     w
 }
 
-/// Runs `open` of the tensor by a shell that does `first`, and gives its exit code and what it said.
-fn opens_after(w: &Workspace, first: &str) -> (Option<i32>, String) {
-    let arguments = ["open", "sealed", "-o", "out", "--tensor", "large", "--json"];
+/// Runs modelseal by a shell that does `first`, and gives its exit code and what it said.
+fn runs_after(w: &Workspace, first: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let like = w.command(&arguments);
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{first} && exec \"$0\" \"$@\"")]).arg(program()).args(arguments);
@@ -239,13 +236,43 @@ fn opens_after(w: &Workspace, first: &str) -> (Option<i32>, String) {
 #[test]
 fn a_limit_of_addresses_is_told_with_what_was_needed() {
     let _alone = alone();
-    let w = a_large_one();
-    let (code, said) = opens_after(&w, "true");
-    assert_eq!(code, Some(0), "{said}");
-    for kib in [200_000, 150_000] {
-        let (code, said) = opens_after(&w, &format!("ulimit -v {kib}"));
-        assert_eq!(code, Some(6), "{said}");
-        assert!(said.contains(&format!("needs {NEEDED} bytes of memory")), "{said}");
+    let (bench, path, plain) = bench(64 << 20);
+    let whole = || {
+        SealedFile::open(&path)?
+            .open_whole(|sealed| sealed.unwrap_by_vault(&*bench.vault, None), &mut |_| ())
+            .map(|(model, _)| assert!(*model == *plain))
+    };
+    whole().unwrap();
+    let before = getrlimit(Resource::As);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let size = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
+    let size: u64 = size.split_whitespace().nth(1).unwrap().parse().unwrap();
+    setrlimit(Resource::As, Rlimit { current: Some((size << 10) + (48 << 20)), ..before.clone() }).unwrap();
+    let refused = whole();
+    setrlimit(Resource::As, before).unwrap();
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Io);
+    assert!(refused.what().contains(&format!("needs {} bytes of memory", plain.len())), "{refused}");
+}
+
+/// What makes tables of a model's header can't fail where it runs out of memory, so it is looked at before.
+#[test]
+fn a_long_header_in_little_memory_is_refused() {
+    let w = Workspace::new();
+    let tensors: Vec<_> = (0..150_000)
+        .map(|i| {
+            format!(r#""layers.{i}.weight":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1)
+        })
+        .collect();
+    let header = format!("{{{}}}", tensors.join(","));
+    let model = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[7; 150_000]].concat();
+    w.write("model", model);
+    w.ok(&["seal", "model", "-o", "sealed", "--line", "many", "--model-version", "1"]);
+    let open = ["open", "sealed", "-o", "out", "--tensor", "layers.7.weight"];
+    w.ok(&open);
+    for kib in [60_000, 80_000, 100_000, 120_000] {
+        let (code, said) = runs_after(&w, &format!("ulimit -v {kib}"), &open);
+        assert_eq!(code, Some(6), "{kib}: {said}");
     }
 }
 
@@ -257,9 +284,19 @@ fn a_control_groups_limit_is_told_with_what_was_needed() {
         return;
     };
     let w = a_large_one();
-    let (code, said) = opens_after(&w, &format!("echo $$ > {}/cgroup.procs", group.0.display()));
+    let join = format!("echo $$ > {}/cgroup.procs", group.0.display());
+    let exec = ["exec", "sealed", "--", "cat", "{}"];
+    let (code, said) = runs_after(&w, &join, &exec);
     assert_eq!(code, Some(6), "{said}");
     assert!(said.contains(&format!("needs {NEEDED} bytes")) && said.contains("134217728"), "{said}");
+    // Its memory would just fit, and what opening it takes wouldn't.
+    for length in [120 << 20, 127 << 20, 128 << 20] {
+        let model = File::create(w.path("model")).unwrap();
+        model.set_len(length).unwrap();
+        w.ok(&["seal", "model", "-o", "sealed", "--line", "large", "--model-version", "1"]);
+        let (code, said) = runs_after(&w, &join, &exec);
+        assert_eq!(code, Some(6), "{length}: {said}");
+    }
     counted("under load: a control group's limit ends in an error that says what was needed");
 }
 

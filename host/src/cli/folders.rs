@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use super::args::{GrantArgs, OpenArgs, SealArgs, VerifyArgs};
 use super::context::Context;
 use super::models::{claims, explain_floor, opener, own_publisher, protect};
-use crate::directory::{self, Directory, LIST_GRANT, LIST_NAME, Release, grant_name};
+use crate::directory::{
+    self, Directory, LIST_GRANT, LIST_NAME, Release, grant_name, open_list, open_regular,
+};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
-use crate::folders;
+use crate::folders::{self, require_apart};
 use crate::grant::{self as granting, Limits};
 use crate::open::SealedFile;
 use crate::opener::{Opener, With};
@@ -60,18 +62,6 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
         args.output.display()
     );
     context.show(&object, &text)
-}
-
-/// An output below the folder would be sealed the next time, and a folder has no standard output.
-fn require_apart(folder: &Path, out: &Path) -> Result<()> {
-    if out.as_os_str() == "-" {
-        return Err(Error::usage("a folder needs a folder to go into", "name one: -o FOLDER"));
-    }
-    if files::place(out).starts_with(files::place(folder)) {
-        let what = format!("the output {} is in the folder {}", out.display(), folder.display());
-        return Err(Error::usage(what, "name a folder beside it"));
-    }
-    Ok(())
 }
 
 fn counted(files: usize) -> String {
@@ -125,7 +115,7 @@ pub(super) fn verify(args: &VerifyArgs, given: Option<&Publisher>, context: &Con
         None => (verify_listed(dir, context, &progress)?, true),
     };
     bar.finish_and_clear();
-    let list = SealedFile::open(&dir.join(LIST_NAME))?;
+    let list = open_list(dir)?;
     let header = list.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
@@ -167,12 +157,12 @@ fn verify_listed(dir: &Path, context: &Context<'_>, progress: &dyn Fn(u64)) -> R
 
 /// The list, too.
 fn verify_each(dir: &Path, publisher: &Publisher, progress: &dyn Fn(u64)) -> Result<usize> {
-    let list = SealedFile::open(&dir.join(LIST_NAME))?;
+    let list = open_list(dir)?;
     let header = list.header()?;
     let of_list = (header.manifest().subject.line, header.manifest().subject.version);
     let (mut done, mut files) = (0, 0);
     for path in sealed_files(dir)? {
-        let mut sealed = SealedFile::open(&dir.join(&path))?;
+        let mut sealed = open_regular(&dir.join(&path))?;
         sealed.verify(publisher, &mut |bytes| progress(done + bytes))?;
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
@@ -195,10 +185,10 @@ fn sealed_files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// What each sealed model says of itself.
 pub(super) fn inspect(dir: &Path, context: &Context<'_>) -> Result<()> {
-    let list = SealedFile::open(&dir.join(LIST_NAME))?;
+    let list = open_list(dir)?;
     let (mut objects, mut rows) = (Vec::new(), Vec::new());
     for path in sealed_files(dir)?.iter().filter(|path| *path != Path::new(LIST_NAME)) {
-        let sealed = SealedFile::open(&dir.join(path))?;
+        let sealed = open_regular(&dir.join(path))?;
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
         let (kind, length) = (subject.kind, subject.length);
@@ -275,7 +265,7 @@ impl Granter<'_> {
             }
             bar.inc(1);
         }
-        grants.push((LIST_GRANT.into(), self.grant(&SealedFile::open(&dir.join(LIST_NAME))?)?));
+        grants.push((LIST_GRANT.into(), self.grant(&open_list(dir)?)?));
         bar.finish_and_clear();
         files::create_dir(self.out)?;
         for (name, bytes) in &grants {

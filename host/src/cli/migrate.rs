@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use modelseal_hsm::wiped::wiped;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::args::MigrateFernetArgs;
@@ -36,7 +37,21 @@ pub(super) fn migrate_fernet(args: &MigrateFernetArgs, context: &Context<'_>) ->
     let sealed =
         sealing::seal_bytes(&*vault, bytes, subject, &args.output, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
+    if is_pickle(bytes) {
+        let text = "warning: it is a Python pickle, which runs code when it is loaded, and was sealed as it is; \
+                    modelseal.migrate_fernet in Python makes safetensors of it, which its load_model takes";
+        context.note(&json!({ "warning": "pickle", "message": text }), text);
+    }
     report_sealed(&args.said, &kind, length, &args.output, &sealed, context)
+}
+
+/// What `pickle.dumps` or `torch.save` made. TorchScript is a program and stays what it is.
+fn is_pickle(model: &[u8]) -> bool {
+    let has = |name: &[u8]| model.windows(name.len()).any(|part| part == name);
+    match model {
+        [b'P', b'K', 3, 4, ..] => has(b"data.pkl") && !has(b"constants.pkl"),
+        _ => kind::guess(model, Path::new("")) == kind::PICKLE,
+    }
 }
 
 fn fernet_key(args: &MigrateFernetArgs) -> Result<fernet::Key> {

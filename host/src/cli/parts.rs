@@ -10,7 +10,7 @@ use super::args::{OpenArgs, TensorsArgs};
 use super::context::Context;
 use super::models::{is_stream, open_stream, opener, write_stream};
 use crate::error::Result;
-use crate::files::{self, Access, Existing};
+use crate::files::{Access, Existing, Output};
 use crate::lazy::LazyModel;
 use crate::open::{SealedFile, to_stdout};
 use crate::opener::Opener;
@@ -32,7 +32,10 @@ fn list(tensors: &Tensors, context: &Context<'_>) -> Result<()> {
     for name in tensors.names() {
         let tensor = tensors.get(&name)?;
         let Range { start, end } = tensor.bytes;
-        lines.push(format!("{name}  {}  {:?}  {start}..{end}", tensor.dtype, tensor.shape));
+        // A name is the model's, and a terminal obeys control characters.
+        let shown =
+            if name.contains(char::is_control) { name.escape_debug().to_string() } else { name.clone() };
+        lines.push(format!("{shown}  {}  {:?}  {start}..{end}", tensor.dtype, tensor.shape));
         objects.push(json!({
             "name": name, "dtype": tensor.dtype, "shape": tensor.shape, "start": start, "end": end,
         }));
@@ -43,28 +46,30 @@ fn list(tensors: &Tensors, context: &Context<'_>) -> Result<()> {
 /// Writes only what was asked for. Nothing is confirmed: of the rest of the model, nothing is known.
 pub(super) fn write(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     let model = open_lazily(&args.sealed, opener(&args.by, args.grant.as_deref(), context)?)?;
-    // A model's bytes in memory of their own: none of them stays on the stack.
-    let bytes = wiped(|| {
-        let range = match (&args.tensor, &args.range) {
+    let range = wiped(|| -> Result<_> {
+        match (&args.tensor, &args.range) {
             (Some(name), _) => {
                 let tensors = Tensors::of(&model).map_err(|error| error.about(&args.sealed))?;
-                tensors.get(name)?.bytes
+                Ok(tensors.get(name)?.bytes)
             }
-            (None, range) => range.clone().unwrap_or(0..model.len()),
-        };
-        model.range(range)
+            (None, range) => Ok(range.clone().unwrap_or(0..model.len())),
+        }
     })?;
+    let length = range.end.saturating_sub(range.start);
     if args.output.as_os_str() == "-" {
-        to_stdout(&bytes)?;
+        model.copy_range(range, &mut to_stdout)?;
     } else if is_stream(&args.output) {
-        write_stream(&mut open_stream(&args.output)?, &args.output, &bytes)?;
+        let mut stream = open_stream(&args.output)?;
+        model.copy_range(range, &mut |bytes| write_stream(&mut stream, &args.output, bytes))?;
     } else {
-        files::write(&args.output, &bytes, Access::Private, Existing::Replace)?;
+        let mut output = Output::create(&args.output, Access::Private, Existing::Replace)?;
+        model.copy_range(range, &mut |bytes| output.write(bytes))?;
+        output.commit()?;
     }
-    report(args, context, &model, bytes.len())
+    report(args, context, &model, length)
 }
 
-fn report(args: &OpenArgs, context: &Context<'_>, model: &LazyModel, length: usize) -> Result<()> {
+fn report(args: &OpenArgs, context: &Context<'_>, model: &LazyModel, length: u64) -> Result<()> {
     let header = model.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
