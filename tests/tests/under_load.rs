@@ -224,7 +224,7 @@ fn a_large_one() -> Workspace {
 
 /// Runs modelseal by a shell that does `first`, and gives its exit code and what it said.
 fn runs_after(w: &Workspace, first: &str, arguments: &[&str]) -> (Option<i32>, String) {
-    let like = w.command(&arguments);
+    let like = w.command(arguments);
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{first} && exec \"$0\" \"$@\"")]).arg(program()).args(arguments);
     shell.current_dir(w.dir()).env_clear();
@@ -247,7 +247,7 @@ fn a_limit_of_addresses_is_told_with_what_was_needed() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let size = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
     let size: u64 = size.split_whitespace().nth(1).unwrap().parse().unwrap();
-    setrlimit(Resource::As, Rlimit { current: Some((size << 10) + (48 << 20)), ..before.clone() }).unwrap();
+    setrlimit(Resource::As, Rlimit { current: Some((size << 10) + (48 << 20)), ..before }).unwrap();
     let refused = whole();
     setrlimit(Resource::As, before).unwrap();
     let refused = refused.unwrap_err();
