@@ -268,10 +268,33 @@ def test_a_folder_is_sealed_and_opened_as_one(folder, vault):
         with pytest.raises(KeyError):
             opened["other"]
     assert one.closed
-    with pytest.raises(ValueError, match="closed"):
-        opened["config.json"]
+    for reading in (opened.__getitem__, opened.read):
+        for path in ("config.json", "empty"):
+            with pytest.raises(modelseal.UsageError, match="closed"):
+                reading(path)
     with pytest.raises(modelseal.UsageError, match="open_dir"):
         modelseal.open("model-1", vault=vault)
+
+
+def test_it_is_a_mapping_with_empty_files_too(folder, vault, tmp_path):
+    (tmp_path / "model/empty.onnx").write_bytes(b"")
+    modelseal.seal(tmp_path / "model", "model-2", line="llm", version=2, vault=vault)
+    with modelseal.open_dir("model-2", vault=vault) as opened:
+        files = dict(opened)
+        assert {path: model.read() for path, model in opened.items()} == {**folder, "empty.onnx": b""}
+        assert sum(len(model) for model in opened.values()) == sum(map(len, folder.values()))
+        empty = files["empty"]
+        assert empty.read() == empty.read_at(0, 0) == b"" and len(empty) == 0 and empty
+        said = empty.manifest
+        assert (said.line, said.version, said.kind, said.id, said.length) == ("llm", 2, "bytes", "", 0)
+        assert files["empty.onnx"].manifest.kind == "onnx"
+        with pytest.raises(modelseal.UsageError):
+            empty.read_at(0, 1)
+        with pytest.raises(modelseal.Error, match="not a safetensors model"):
+            empty.tensors
+    assert empty.closed
+    with pytest.raises(modelseal.UsageError, match="closed"):
+        empty.read()
 
 
 def test_a_file_of_another_release_is_refused(folder, vault, tmp_path):
