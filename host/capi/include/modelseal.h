@@ -73,7 +73,8 @@ typedef struct {
    */
   size_t size;
   /**
-   * The sealed model, or the sealed folder that `file` is in.
+   * The sealed model, or the sealed folder that `file` is in. Nothing is read from standard input: "-" is refused, and a
+   * file of that name is "./-".
    */
   const char *path;
   /**
@@ -200,7 +201,7 @@ const char *modelseal_kind(const modelseal_model *model);
 uint64_t modelseal_created(const modelseal_model *model);
 
 /**
- * The model's id, in hexadecimal.
+ * The model's id, in hexadecimal. An empty file of a folder has none: it is "".
  */
 const char *modelseal_id(const modelseal_model *model);
 

@@ -1,8 +1,10 @@
 //! Opened models.
 
 use std::ffi::{CString, c_char, c_void};
+use std::path::Path;
 
 use modelseal::directory::Directory;
+use modelseal::kind;
 use modelseal::lazy::LazyModel;
 use modelseal::memory::Memory;
 use modelseal::open::SealedFile;
@@ -48,7 +50,7 @@ impl Model {
         directory.require_complete()?;
         let model = match directory.open_file(file)?.into_parts() {
             (Some(sealed), opener) => Self::read(sealed, &opener, named.lazy)?,
-            (None, _) => Self::described(&directory.header()?, Data::Empty, 0),
+            (None, _) => Self::empty(&directory, file)?,
         };
         directory.confirm(confirmation)?;
         Ok(model)
@@ -67,6 +69,13 @@ impl Model {
         let (memory, confirmation) = sealed.open_whole(|sealed| opening.unwrap(sealed), &mut |_| ())?;
         opening.confirm(confirmation)?;
         Ok(Self::described(&sealed.header()?, Data::Whole(memory), length))
+    }
+
+    /// Line, version and claims are the folder's. It is no model of its own, and has no id.
+    fn empty(directory: &Directory, file: &str) -> Result<Self> {
+        let list = Self::described(&directory.header()?, Data::Empty, 0);
+        let kind = c_string(kind::guess(&[], Path::new(file)));
+        Ok(Self { kind, id: CString::default(), ..list })
     }
 
     fn described(header: &modelseal_core::sealed::Header<'_>, data: Data, length: u64) -> Self {
@@ -198,7 +207,7 @@ pub unsafe extern "C" fn modelseal_created(model: *const Model) -> u64 {
     unsafe { reference(model) }.map_or(0, |model| model.created)
 }
 
-/// The model's id, in hexadecimal.
+/// The model's id, in hexadecimal. An empty file of a folder has none: it is "".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn modelseal_id(model: *const Model) -> *const c_char {
     // SAFETY: the caller's promise; a model never changes.

@@ -17,7 +17,8 @@ use crate::foreign::{path, text};
 pub struct Options {
     /// `sizeof(modelseal_options)`: later versions of this library know by it which fields there are.
     pub size: usize,
-    /// The sealed model, or the sealed folder that `file` is in.
+    /// The sealed model, or the sealed folder that `file` is in. Nothing is read from standard input: "-" is refused, and a
+    /// file of that name is "./-".
     pub path: *const c_char,
     /// With a sealed folder: the file's path in it, such as "weights/1.gguf".
     pub file: *const c_char,
@@ -64,6 +65,9 @@ impl Options {
         let (sealed, file, line) =
             unsafe { (path(self.path, "path")?, text(self.file, "file")?, text(self.line, "line")?) };
         let sealed = sealed.ok_or_else(|| Error::usage("path is NULL", "name a sealed model"))?;
+        if sealed.as_os_str() == "-" {
+            return Err(Error::usage("path is -, which names no file", "write ./- for a file of that name"));
+        }
         // SAFETY: the caller's promise.
         let with = unsafe { self.with()? };
         Ok(Named { path: sealed, file, lazy: self.lazy, opener: Opener::new(with, line.map(str::to_owned)) })

@@ -116,6 +116,13 @@ static void wrong_options(void) {
   refused(wrong, MODELSEAL_USAGE, NULL);
   wrong = options(model_path), wrong.line = "another";
   refused(wrong, MODELSEAL_REFUSED, "OtherLine");
+  /* Standard input, which stays as it is. */
+  wrong = options("-");
+  refused(wrong, MODELSEAL_USAGE, NULL);
+  wrong.file = "deep/model";
+  refused(wrong, MODELSEAL_USAGE, NULL);
+  wrong = options("./-");
+  refused(wrong, MODELSEAL_IO, NULL);
   wrong = options("/no/such/model");
   refused(wrong, MODELSEAL_IO, NULL);
   wrong = options(identity_path);
@@ -147,6 +154,8 @@ static void of_a_folder(const char *folder, const char *grants) {
   modelseal_model *model = opened(one);
   REQUIRE(modelseal_length(model) == 0 && modelseal_data(model) == NULL);
   REQUIRE(modelseal_read_at(model, 0, &model, 0, NULL) == MODELSEAL_OK);
+  REQUIRE(strcmp(modelseal_kind(model), "bytes") == 0 && strlen(modelseal_id(model)) == 0);
+  REQUIRE(strcmp(modelseal_line(model), "wake-word") == 0 && modelseal_version(model) == 1);
   modelseal_model_free(model);
   one.file = "missing";
   refused(one, MODELSEAL_USAGE, NULL);

@@ -3,12 +3,16 @@
 
 use std::ffi::c_int;
 
-use modelseal::memory::Memory;
-use pyo3::exceptions::{PyBufferError, PyTypeError};
+use modelseal::Error;
+use modelseal::error::Code;
+use modelseal::memory::{self, Memory};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyOverflowError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use zeroize::Zeroize;
+
+use crate::errors::exception;
 
 /// A part of a model. NumPy, PyTorch and `memoryview` use it where it is; it goes when the last of them has gone.
 #[pyclass(frozen, module = "modelseal")]
@@ -48,9 +52,16 @@ pub(crate) struct Fresh<'py> {
 }
 
 impl<'py> Fresh<'py> {
-    /// Zeros. `class` makes a new object of so many bytes, as `bytes.__new__(class, n)` does.
+    /// Zeros. `make` makes a new object of so many bytes, as `bytes.__new__(class, n)` does.
     pub(crate) fn new(make: &Bound<'py, PyAny>, len: u64) -> PyResult<Self> {
-        let object = make.call1((len,))?.cast_into::<PyBytes>()?;
+        let py = make.py();
+        memory::require(len).map_err(|error| exception(py, &error.with_hint(MEMORY_HINT)))?;
+        let made = make.call1((len,)).map_err(|raised| {
+            let none =
+                raised.is_instance_of::<PyMemoryError>(py) || raised.is_instance_of::<PyOverflowError>(py);
+            if none { exception(py, &no_memory(len)) } else { raised }
+        });
+        let object = made?.cast_into::<PyBytes>()?;
         // SAFETY: the object is alive.
         let references = unsafe { ffi::Py_REFCNT(object.as_ptr()) };
         let shared = references != 1 || object.is_exact_instance_of::<PyBytes>();
@@ -71,6 +82,14 @@ impl<'py> Fresh<'py> {
     pub(crate) fn finish(self) -> Bound<'py, PyBytes> {
         self.object
     }
+}
+
+const MEMORY_HINT: &str =
+    "raise the limit, or use a larger machine; of an opened model, read_at reads a part";
+
+fn no_memory(len: u64) -> Error {
+    let what = format!("the model needs {len} bytes of memory, and Python got none");
+    Error::new(Code::Io, what, MEMORY_HINT)
 }
 
 /// Overwrites bytes that nobody will look at any more: for `Plaintext.__del__` alone.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use modelseal::Result;
-use modelseal::directory::Directory;
+use modelseal::directory::{Directory, LIST_NAME};
 use modelseal_core::open::Confirmation;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -47,12 +47,16 @@ impl Folder {
         self.directory.files().iter().map(|entry| (entry.path.clone(), entry.length)).collect()
     }
 
-    /// Opens one of the files; an empty one has no sealed model.
-    fn open(&self, py: Python<'_>, name: &str) -> PyResult<Option<Sealed>> {
+    /// Opens one of the files. An empty one has no sealed model: it stands in the list alone.
+    fn open(&self, py: Python<'_>, name: &str) -> PyResult<Sealed> {
         work(py, None, 0, |_| {
             let (sealed, opener) = self.directory.open_file(name)?.into_parts();
-            let path = self.path.join(format!("{name}.sealed"));
-            let opened = sealed.map(|sealed| Sealed::open(sealed, path, &opener, false)).transpose()?;
+            let opened = match sealed {
+                Some(sealed) => {
+                    Sealed::open(sealed, self.path.join(format!("{name}.sealed")), &opener, false)?
+                }
+                None => Sealed::empty(self.path.join(LIST_NAME), self.manifest.of_empty(name)),
+            };
             self.confirm()?;
             Ok(opened)
         })

@@ -1,15 +1,16 @@
 //! A sealed model that is open: all of it, or any part.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use modelseal::Result;
 use modelseal::lazy::LazyModel;
 use modelseal::memory::Memory;
 use modelseal::open::SealedFile;
 use modelseal::opener::Opener;
 use modelseal::tensors::Tensors;
+use modelseal::{Error, Result, kind};
 use modelseal_core::manifest::Suite;
 use modelseal_core::sealed::Header;
 use modelseal_hsm::wiped::wiped;
@@ -53,8 +54,18 @@ impl Sealed {
             let opening = opener.begin(&sealed)?;
             sealed.open_lazily(|sealed| opening.unwrap(sealed))
         })?;
-        let reading = Reading { lazy, confirm: Mutex::new(confirm.then(|| opener.clone())) };
-        Ok(Self { path, manifest, reading: Mutex::new(Some(Arc::new(reading))) })
+        let confirm = confirm.then(|| opener.clone());
+        Ok(Self::new(path, manifest, Content::Lazy(Box::new(lazy)), confirm))
+    }
+
+    /// An empty file of a folder, of which `path` and `manifest` are.
+    pub(crate) fn empty(path: PathBuf, manifest: Manifest) -> Self {
+        Self::new(path, manifest, Content::Empty, None)
+    }
+
+    fn new(path: PathBuf, manifest: Manifest, content: Content, confirm: Option<Opener>) -> Self {
+        let reading = Reading { content, confirm: Mutex::new(confirm) };
+        Self { path, manifest, reading: Mutex::new(Some(Arc::new(reading))) }
     }
 
     /// Does `read` without the GIL, if the model wasn't closed.
@@ -63,13 +74,13 @@ impl Sealed {
         py: Python<'_>,
         progress: Option<&Py<PyAny>>,
         total: u64,
-        read: impl FnOnce(&LazyModel, Tick<'_>) -> Result<T> + Send,
+        read: impl FnOnce(&Content, Tick<'_>) -> Result<T> + Send,
     ) -> PyResult<T> {
         let Some(reading) = self.lock().clone() else {
             return Err(usage(py, "the model is closed", "open it again"));
         };
         work(py, progress, total, |tick| {
-            let done = read(&reading.lazy, tick)?;
+            let done = read(&reading.content, tick)?;
             reading.confirm(&self.manifest.line)?;
             Ok(done)
         })
@@ -107,7 +118,7 @@ impl Sealed {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let mut fresh = Fresh::new(make, self.length())?;
         let bytes = fresh.bytes_mut();
-        self.read(py, progress.as_ref(), self.length(), |model, tick| read_whole(model, bytes, tick))?;
+        self.read(py, progress.as_ref(), self.length(), |model, tick| model.read_whole(bytes, tick))?;
         Ok(fresh.finish())
     }
 
@@ -115,8 +126,8 @@ impl Sealed {
     #[pyo3(signature = (progress=None))]
     fn read_all(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<Buffer> {
         let memory = self.read(py, progress.as_ref(), self.length(), |model, tick| {
-            let mut memory = Memory::new(model.len())?;
-            read_whole(model, &mut memory, tick)?;
+            let mut memory = Memory::new(self.length())?;
+            model.read_whole(&mut memory, tick)?;
             Ok(memory)
         })?;
         Ok(Buffer::new(memory))
@@ -132,7 +143,7 @@ impl Sealed {
     /// Name, dtype, shape, start and length of each tensor of a safetensors model, as they lie, and the metadata.
     fn tensors(&self, py: Python<'_>) -> PyResult<(Vec<Placed>, BTreeMap<String, String>)> {
         self.read(py, None, 0, |model, _| {
-            let tensors = Tensors::of(model)?;
+            let tensors = model.tensors()?;
             let placed = |name: String| {
                 let tensor = tensors.get(&name)?;
                 let (start, length) = (tensor.bytes.start, tensor.bytes.end - tensor.bytes.start);
@@ -158,18 +169,44 @@ impl Sealed {
 /// A tensor and its place in the model.
 type Placed = (String, String, Vec<usize>, u64, u64);
 
-fn read_whole(model: &LazyModel, out: &mut [u8], tick: Tick<'_>) -> Result<()> {
-    let mut done = 0;
-    for part in out.chunks_mut(STEP) {
-        model.read_at(done, part)?;
-        done += part.len() as u64;
-        tick(done);
+/// What is read from.
+enum Content {
+    Lazy(Box<LazyModel>),
+    /// Of an empty file of a folder there is no sealed model.
+    Empty,
+}
+
+impl Content {
+    /// Fills `out`, which has the model's length.
+    fn read_whole(&self, out: &mut [u8], tick: Tick<'_>) -> Result<()> {
+        let Self::Lazy(model) = self else { return Ok(()) };
+        let mut done = 0;
+        for part in out.chunks_mut(STEP) {
+            model.read_at(done, part)?;
+            done += part.len() as u64;
+            tick(done);
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn range(&self, bytes: Range<u64>) -> Result<Memory> {
+        match self {
+            Self::Lazy(model) => model.range(bytes),
+            Self::Empty if bytes.end == 0 => Memory::new(0),
+            Self::Empty => Err(Error::usage("the file is empty", "ask for nothing of it")),
+        }
+    }
+
+    fn tensors(&self) -> Result<Tensors> {
+        match self {
+            Self::Lazy(model) => Tensors::of(model),
+            Self::Empty => Tensors::in_memory(&[]),
+        }
+    }
 }
 
 struct Reading {
-    lazy: LazyModel,
+    content: Content,
     /// Whose floor is still to be stored.
     confirm: Mutex<Option<Opener>>,
 }
@@ -178,8 +215,8 @@ impl Reading {
     /// Stores the floor after the first reading that passed and before it is handed out, as the command line does.
     fn confirm(&self, line: &str) -> Result<()> {
         let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(opener) = &*confirm {
-            opener.confirm(line, self.lazy.confirmation())?;
+        if let (Some(opener), Content::Lazy(model)) = (&*confirm, &self.content) {
+            opener.confirm(line, model.confirmation())?;
             *confirm = None;
         }
         Ok(())
@@ -187,6 +224,7 @@ impl Reading {
 }
 
 /// What a manifest says.
+#[derive(Clone)]
 pub(crate) struct Manifest {
     id: String,
     line: String,
@@ -213,6 +251,12 @@ impl Manifest {
             suite: suite_name(subject.suite),
             chunk_size: header.layout().chunk_size,
         }
+    }
+
+    /// The same of an empty file of the folder whose list says this. It is no model of its own, and has no id.
+    pub(crate) fn of_empty(&self, name: &str) -> Self {
+        let kind = kind::guess(&[], Path::new(name)).into();
+        Self { id: String::new(), kind, length: 0, ..self.clone() }
     }
 
     pub(crate) fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

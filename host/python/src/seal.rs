@@ -231,18 +231,22 @@ impl Source {
     }
 }
 
-/// What the Fernet token in the file `path` holds, in the object that `make(length)` makes.
+/// What the Fernet token in the file `path` holds, in the object that `make(length)` makes, and its kind. Neither the
+/// token nor the key is to be replaced by `out`.
 #[pyfunction]
 pub(crate) fn read_fernet<'py>(
     py: Python<'py>,
     path: PathBuf,
     key: Option<PathBuf>,
     text: Option<&[u8]>,
+    out: PathBuf,
     make: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyBytes>> {
+) -> PyResult<(Bound<'py, PyBytes>, &'static str)> {
+    let inputs: Vec<_> = [Some(&path), key.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+    protect(&inputs, &out).map_err(|error| exception(py, &error))?;
     let opened = work(py, None, 0, |_| {
-        let key = match (key, text) {
-            (Some(path), _) => fernet::Key::read(&path)?,
+        let key = match (&key, text) {
+            (Some(path), _) => fernet::Key::read(path)?,
             (None, text) => fernet::Key::parse(text.unwrap_or_default()).ok_or_else(not_a_key)?,
         };
         let opened = fernet::open_file(&path, &key)?;
@@ -253,12 +257,12 @@ pub(crate) fn read_fernet<'py>(
     })?;
     let mut fresh = Fresh::new(make, opened.bytes().len() as u64)?;
     fresh.bytes_mut().copy_from_slice(opened.bytes());
-    Ok(fresh.finish())
+    // Often, a name such as model.onnx.enc.
+    let kind = kind::guess(opened.bytes(), &path.with_extension(""));
+    Ok((fresh.finish(), kind))
 }
 
 fn not_a_key() -> Error {
-    Error::usage(
-        "the key isn't a Fernet key",
-        "give 32 bytes in base64url, or the path of a file that has them",
-    )
+    Error::malformed(Path::new("the key"), "a Fernet key, which is 32 bytes in base64url")
+        .with_hint("give all of its 44 characters, or the path of a file that has them")
 }

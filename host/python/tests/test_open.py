@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy
 import pytest
@@ -195,6 +196,79 @@ def test_others_run_while_it_is_opened(vault):
         thread.join()
 
 
+# Memory.
+
+READER = """
+import sys
+import modelseal
+
+vault = modelseal.Vault("file:vault.json", passphrase="correct horse")
+limit, value = sys.argv[1:]
+if limit == "group":
+    with open(value + "/cgroup.procs", "w") as procs:
+        procs.write("0")
+else:
+    import resource
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(value), used + int(value)))
+model = modelseal.open("large.sealed", vault=vault)
+try:
+    model.read()
+except modelseal.IoError as error:
+    print(error.code, error)
+else:
+    print("read")
+"""
+
+
+@pytest.fixture
+def reader(vault):
+    """Reads 256 MiB under a limit of 128, and gives what it says."""
+    modelseal.seal(bytes(256 << 20), "large.sealed", line="l", version=1, vault=vault)
+
+    def read(*limit):
+        ran = subprocess.run([sys.executable, "-c", READER, *limit], capture_output=True, text=True)
+        assert ran.returncode == 0, (ran.returncode, ran.stderr)
+        return ran.stdout
+
+    return read
+
+
+def test_what_doesnt_fit_into_memory_is_an_error_with_its_number(reader):
+    said = reader("address space", str(128 << 20))
+    assert said.startswith("6 ") and "needs 268435456 bytes of memory" in said and "read_at" in said
+
+
+def test_a_control_groups_limit_is_told_before_anything_is_killed(reader):
+    group = limited(128 << 20)
+    if group is None:
+        pytest.skip("this process may not make a control group with a memory limit")
+    try:
+        said = reader("group", str(group))
+    finally:
+        group.rmdir()
+    assert said.startswith("6 ") and "needs 268435456 bytes of memory" in said and "134217728" in said
+
+
+def limited(limit):
+    """A control group, of either version."""
+    for root, name in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+        group = Path(root) / f"modelseal-python-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            # In a folder that isn't a control group's, there is no such file, and none is to be made.
+            with open(group / name, "r+") as file:
+                file.write(str(limit))
+            return group
+        except OSError:
+            group.rmdir()
+    return None
+
+
 # With a grant.
 
 
@@ -268,10 +342,33 @@ def test_a_folder_is_sealed_and_opened_as_one(folder, vault):
         with pytest.raises(KeyError):
             opened["other"]
     assert one.closed
-    with pytest.raises(ValueError, match="closed"):
-        opened["config.json"]
+    for reading in (opened.__getitem__, opened.read):
+        for path in ("config.json", "empty"):
+            with pytest.raises(modelseal.UsageError, match="closed"):
+                reading(path)
     with pytest.raises(modelseal.UsageError, match="open_dir"):
         modelseal.open("model-1", vault=vault)
+
+
+def test_it_is_a_mapping_with_empty_files_too(folder, vault, tmp_path):
+    (tmp_path / "model/empty.onnx").write_bytes(b"")
+    modelseal.seal(tmp_path / "model", "model-2", line="llm", version=2, vault=vault)
+    with modelseal.open_dir("model-2", vault=vault) as opened:
+        files = dict(opened)
+        assert {path: model.read() for path, model in opened.items()} == {**folder, "empty.onnx": b""}
+        assert sum(len(model) for model in opened.values()) == sum(map(len, folder.values()))
+        empty = files["empty"]
+        assert empty.read() == empty.read_at(0, 0) == b"" and len(empty) == 0 and empty
+        said = empty.manifest
+        assert (said.line, said.version, said.kind, said.id, said.length) == ("llm", 2, "bytes", "", 0)
+        assert files["empty.onnx"].manifest.kind == "onnx"
+        with pytest.raises(modelseal.UsageError):
+            empty.read_at(0, 1)
+        with pytest.raises(modelseal.Error, match="not a safetensors model"):
+            empty.tensors
+    assert empty.closed
+    with pytest.raises(modelseal.UsageError, match="closed"):
+        empty.read()
 
 
 def test_a_file_of_another_release_is_refused(folder, vault, tmp_path):

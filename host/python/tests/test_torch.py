@@ -224,6 +224,8 @@ def forms(torch, model):
     yield saved(torch, state)
     yield saved(torch, state, _use_new_zipfile_serialization=False)
     yield saved(torch, {"epoch": 3, "state_dict": state})
+    yield saved(torch, {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"lr": 0.1}})
+    yield pickle.dumps({"model_state_dict": state})
 
 
 def test_a_module_of_the_old_class_is_migrated_and_loaded(torch, tied, monkeypatch):
@@ -235,6 +237,19 @@ def test_a_module_of_the_old_class_is_migrated_and_loaded(torch, tied, monkeypat
         modelseal.migrate_fernet("old.enc", "model_key.key", "new.sealed", vault=new.vault)
         loaded = new.load_model(tied(), "new.sealed")
         assert torch.equal(answers(torch, model), answers(torch, loaded))
+
+
+def test_what_was_saved_on_a_gpu_is_migrated_without_one(torch, tied, vault, monkeypatch):
+    state = tied().state_dict()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        forms = [pickle.dumps(state), saved(torch, state), saved(torch, state, _use_new_zipfile_serialization=False)]
+    assert all(b"cuda:0" in data for data in forms)
+    for data in forms:
+        FernetProtection("model_key.key").save(data, "old.enc")
+        modelseal.migrate_fernet("old.enc", "model_key.key", "new.sealed", vault=vault)
+        weight = modelseal.open("new.sealed", vault=vault).tensors["norm.weight"]
+        assert torch.equal(torch.from_numpy(weight.copy()), state["norm.weight"])
 
 
 class Harmful:

@@ -51,7 +51,7 @@ class VaultError(Error):
 
 
 class IoError(Error, OSError):
-    """Input or output."""
+    """Input, output or memory."""
 
     code = 6
 

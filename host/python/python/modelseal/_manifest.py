@@ -13,7 +13,7 @@ from typing import Any
 class Manifest:
     """A manifest that its publisher has signed."""
 
-    #: The model's id, by which grants know it.
+    #: The model's id, by which grants know it; an empty file of a folder has none, and it is ``""``.
     id: str
     #: The name that successive versions share.
     line: str

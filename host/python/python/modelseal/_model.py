@@ -70,7 +70,7 @@ class Model:
 
     @property
     def path(self) -> str:
-        """The sealed model's file."""
+        """The sealed model's file; of an empty file of a folder, the folder's list."""
         return os.fspath(self._sealed.path)
 
     def read(self) -> Plaintext:
@@ -139,21 +139,18 @@ class Directory(Mapping[str, Model]):
         if path not in self._lengths:
             raise KeyError(path)
         if self._folder is None:
-            raise ValueError("the folder is closed")
-        sealed = self._folder.open(path)
-        if sealed is None:
-            raise ValueError(f"{path} is empty")
-        model = Model(sealed, self._progress)
+            raise UsageError("the folder is closed", "open it again")
+        model = Model(self._folder.open(path), self._progress)
         self._opened.add(model)
         return model
 
     def length(self, path: str) -> int:
-        """The length of a file in bytes. An empty one can't be opened: there is nothing in it."""
+        """The length of a file in bytes, without opening it."""
         return self._lengths[path]
 
     def read(self, path: str) -> bytes:
-        """A whole file, also an empty one, in memory."""
-        return b"" if self.length(path) == 0 else self[path].read()
+        """A whole file in memory."""
+        return self[path].read()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._lengths)

@@ -13,7 +13,7 @@ from ._errors import UnsupportedError
 
 
 def _storage(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), weights_only=True)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -21,6 +21,8 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1" if encoding == "latin1" else "ascii")
 
 
+#: Where checkpoints have the tensors, one level down.
+_NESTED = ("state_dict", "model_state_dict")
 #: What a pickled ``state_dict`` names. A storage in it is a file of PyTorch's own, which is read as strictly.
 _ALLOWED = {
     ("_codecs", "encode"): _encode,
@@ -45,9 +47,9 @@ def tensors(model: bytes, otherwise: str) -> dict[str, torch.Tensor]:
         state = _load(model)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise UnsupportedError(f"the pickle can't be converted safely: {error}", otherwise) from error
-    # Checkpoints have the tensors one level down.
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    if isinstance(state, dict):
+        nested = (state[name] for name in _NESTED if isinstance(state.get(name), dict))
+        state = next(nested, state)
     if not isinstance(state, dict) or not state or not all(_is_named_tensor(*item) for item in state.items()):
         raise UnsupportedError("the pickle holds other things than named tensors", otherwise)
     return {name: tensor.detach() for name, tensor in state.items()}
