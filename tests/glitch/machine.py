@@ -26,6 +26,8 @@ RAM = (0x2000_0000, 4 << 20)
 PROVISIONED = 0x203F_0000
 # As much as any case needs; wiping the rest of the 16 MiB is cut short.
 PSRAM = (0x2100_0000, 8 << 10)
+# Of both models.
+STORAGE = 16 << 20
 I2C = 0x4002_A000
 SYSTEM = (0xE000_0000, 1 << 20)
 ARGUMENTS = [arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3]
@@ -151,8 +153,10 @@ class Machine:
         raise SystemExit(f"the wipe at {pc:#x} isn't a loop: tests/glitch has to learn how it ends")
 
     def _application(self):
-        """The application looks at its model; at an empty one, there is nothing to see."""
-        if PSRAM[0] <= self.uc.reg_read(ARGUMENTS[1]) < PSRAM[0] + PSRAM[1] and self.uc.reg_read(ARGUMENTS[2]):
+        """The application looks at its model; at an empty one, there is nothing to see, nor at one that goes on where there
+        is no memory."""
+        start, length = (self.uc.reg_read(register) for register in ARGUMENTS[1:3])
+        if length and PSRAM[0] <= start and start + length <= PSRAM[0] + STORAGE:
             self.handed = True
 
     def _exception(self, uc, number, _):
