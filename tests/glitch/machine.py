@@ -4,62 +4,32 @@ What ends a run: the verdict's frame in the log, the end of the program, `abando
 exception, or too much time. The application's first look at the model is remembered.
 """
 
-import ctypes
-import os
-import threading
 import time
 
-from unicorn import (UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_WRITE_PROT,
-                     UC_HOOK_MEM_WRITE_UNMAPPED, UC_MODE_MCLASS, UC_MODE_THUMB, UC_PROT_ALL, UC_PROT_EXEC,
-                     UC_PROT_READ, Uc, UcError)
+from unicorn import (UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_WRITE_PROT, UC_HOOK_MEM_WRITE_UNMAPPED, UC_MODE_MCLASS, UC_MODE_THUMB,
+                     UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, Uc, UcError)
 from unicorn import arm_const as arm
-from unicorn.unicorn_py3.unicorn import uclib
 
 from elf import is_branch_back, size_of
 from i2c import Eeprom
 
 PAGE = 4096
-# What is saved at once of memory that isn't expected to be written.
-BLOCK = 64 << 10
 FLASH = (0, 512 << 10)
 RAM = (0x2000_0000, 4 << 20)
 PROVISIONED = 0x203F_0000
 # As much as any case needs; wiping the rest of the 16 MiB is cut short.
 PSRAM = (0x2100_0000, 8 << 10)
-# Of both models.
-STORAGE = 16 << 20
 I2C = 0x4002_A000
 SYSTEM = (0xE000_0000, 1 << 20)
 ARGUMENTS = [arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3]
 RESULTS = ARGUMENTS + [arm.UC_ARM_REG_R12]
 PC, SP, LR = arm.UC_ARM_REG_PC, arm.UC_ARM_REG_SP, arm.UC_ARM_REG_LR
-# What a function can depend on when it is called: not on its caller's flags, nor on r12.
-CALLED = [getattr(arm, f"UC_ARM_REG_R{n}") for n in range(12)] + [SP, LR]
 # All that the image's code can change. (A saved context of the engine's own can't be restored in another one.)
 REGISTERS = ([getattr(arm, f"UC_ARM_REG_R{n}") for n in range(13)] + [SP, LR, arm.UC_ARM_REG_XPSR]
              + [getattr(arm, f"UC_ARM_REG_D{n}") for n in range(16)] + [arm.UC_ARM_REG_FPSCR, PC])
 # Seconds of the processor: some million instructions, many times what any clean run takes; and what is added for each
-# primitive that is really run, in times of what it took, watched, when it was recorded.
-LIMIT, MORE = 0.05, 2
-
-
-class Registers:
-    """Some of them at once, past the engine's own Python, which takes most of the time of a short run."""
-
-    def __init__(self, uc, registers):
-        count = len(registers)
-        self.values = (ctypes.c_uint64 * count)()
-        first = ctypes.addressof(self.values)
-        places = (ctypes.c_void_p * count)(*(first + 8 * i for i in range(count)))
-        self.all = uc._uch, (ctypes.c_int * count)(*registers), places, count
-
-    def read(self):
-        uclib.uc_reg_read_batch(*self.all)
-        return tuple(self.values)
-
-    def write(self, values):
-        self.values[:] = values
-        uclib.uc_reg_write_batch(*self.all)
+# public-key operation that is really run.
+LIMIT, MORE = 0.08, 0.4
 
 
 class Machine:
@@ -81,11 +51,9 @@ class Machine:
         uc.mem_write(PSRAM[0], case.psram)
         # The floating-point unit is on in this engine; the image switches it on itself.
         uc.reg_write(arm.UC_ARM_REG_FPEXC, 1 << 30)
-        self.called, self.results = Registers(uc, CALLED), Registers(uc, RESULTS + [PC])
-        self.all = Registers(uc, REGISTERS)
         self.stop, self.memo, self.memos, self.used, self.bypass = None, None, {}, 0, None
         self.watched, self.extra, self.before = set(), set(), None
-        self.wiping, self.hooked, self.clean = False, set(), {}
+        self.wiping, self.hooked = False, set()
         self._hooks()
 
     # What the board is made of.
@@ -103,8 +71,7 @@ class Machine:
         image, at = self.image, self._at
         opened, refused = image.message("opened "), image.message("refused ")
         self.frame, self.handed, self.verdicts = None, False, {opened: "opened", refused: "refused"}
-        # Choosing what to boot begins with the state.
-        self.entry = image.function("StateStore$GT$4load")
+        self.entry = image.function("modelseal_firmware4boot4boot17h")
         at(image.function("_defmt_acquire"), self._frame_begins)
         at(image.function("_defmt_write"), self._frame_goes_on)
         self.uc.hook_add(UC_HOOK_MEM_WRITE_UNMAPPED, self._wiped)
@@ -153,10 +120,8 @@ class Machine:
         raise SystemExit(f"the wipe at {pc:#x} isn't a loop: tests/glitch has to learn how it ends")
 
     def _application(self):
-        """The application looks at its model; at an empty one, there is nothing to see, nor at one that goes on where there
-        is no memory."""
-        start, length = (self.uc.reg_read(register) for register in ARGUMENTS[1:3])
-        if length and PSRAM[0] <= start and start + length <= PSRAM[0] + STORAGE:
+        """The application looks at its model; at an empty one, there is nothing to see."""
+        if PSRAM[0] <= self.uc.reg_read(ARGUMENTS[1]) < PSRAM[0] + PSRAM[1] and self.uc.reg_read(ARGUMENTS[2]):
             self.handed = True
 
     def _exception(self, uc, number, _):
@@ -174,42 +139,40 @@ class Machine:
     def _protected(self, uc, _, address, size, *__):
         if not RAM[0] <= address < RAM[0] + RAM[1] and not PSRAM[0] <= address < PSRAM[0] + PSRAM[1]:
             return False
-        for block in {address & -BLOCK, address + size - 1 & -BLOCK}:
-            self.extra.add(block)
-            for at, length in self.unwatched(block, BLOCK):
-                uc.mem_protect(at, length, UC_PROT_ALL)
+        for page in {address & -PAGE, address + size - 1 & -PAGE}:
+            self.extra.add(page)
+            uc.mem_protect(page, PAGE, UC_PROT_ALL)
         return True
 
     # Running.
 
     def run(self, limit=LIMIT, until=0xFFFF_FFFE):
         """To the end; gives what it was."""
-        self.stop, self.limit, began = None, limit, time.process_time()
-        WATCHDOG.watch(self, began)
+        self.stop, self.limit = None, limit
+        began = time.process_time()
         while self.stop is None:
+            left = self.limit - (time.process_time() - began)
+            if left <= 0:
+                return "hung"
             self.memo = None
             try:
-                self.uc.emu_start(self.uc.reg_read(PC) | 1, until)
+                self.uc.emu_start(self.uc.reg_read(PC) | 1, until, timeout=int(left * 1e6) + 1000)
             except UcError as error:
                 self.error = error
                 if not self.wiping:
-                    self.stop = "crashed"
-                else:
-                    self._leave_loop()
+                    return "crashed"
+                self._leave_loop()
                 continue
             if self.memo is not None:
-                self.memo[0].apply(self, self.memo[1])
+                self.memo.apply(self)
             elif self.stop is None and self.uc.reg_read(PC) == until:
-                self.stop = "until"
-            elif self.stop is None and time.process_time() - began >= self.limit:
-                self.stop = "hung"
-        WATCHDOG.machine = None
+                return "until"
         return self.stop
 
     def step(self):
         """One instruction. Only for a machine that does nothing but step: the engine counts instructions only in code
         that it has translated for counting."""
-        self.stop = None
+        self.stop = self.memo = None
         try:
             self.uc.emu_start(self.uc.reg_read(PC) | 1, 0xFFFF_FFFE, count=1)
         except UcError:
@@ -234,35 +197,18 @@ class Machine:
         self.uc.ctl_flush_tb()
 
     def _recall(self, entry):
-        registers = self.called.read()
-        if any(self._is(*state) for state in self.clean.get((entry, registers), [])):
-            self._end("as before")
-            return
         for memo in self.memos[entry]:
-            if memo is not self.bypass and memo.matches(self, registers):
-                self.memo = memo, registers
+            if memo is not self.bypass and memo.matches(self):
+                self.memo = memo
                 self.uc.emu_stop()
                 return
-        self.limit += MORE * max(memo.seconds for memo in self.memos[entry])
-
-    def mark(self, entry):
-        """The clean run comes by here: a run that comes to be in the same state goes on as it does."""
-        registers, memory, eeprom = self.save()
-        sp = self.uc.reg_read(SP)
-        used = [(max(start, sp), data[max(0, sp - start):]) if start <= sp < start + len(data) else (start, data)
-                for start, data in memory]
-        self.clean.setdefault((entry, self.called.read()), []).append((used, eeprom))
-
-    def _is(self, memory, eeprom):
-        """Whether all that is in use is what it was. What lies below the stack pointer isn't."""
-        return (not self.extra and not self.handed and self.frame != "refused" and self.eeprom.same(eeprom)
-                and all(self.uc.mem_read(at, len(data)) == data for at, data in memory))
+        self.limit += MORE
 
     def write(self, address, data):
         """Writes RAM as the processor would."""
         if self.before:
             for page in range(address & -PAGE, address + len(data), PAGE):
-                if page not in self.watched and page & -BLOCK not in self.extra:
+                if page not in self.watched and page not in self.extra:
                     self._protected(self.uc, None, page, 1)
         self.uc.mem_write(address, data)
 
@@ -278,9 +224,7 @@ class Machine:
 
         hook = self.uc.hook_add(UC_HOOK_BLOCK, count)
         self.uc.ctl_flush_tb()
-        clean, self.clean = self.clean, {}
         ended = self.run(limit=60)
-        self.clean = clean
         self.uc.hook_del(hook)
         self.uc.ctl_flush_tb()
         self.stop = None
@@ -295,30 +239,26 @@ class Machine:
         """From here on `pages` are saved; others, when they are first written."""
         self.watched = pages
         for start, length in (RAM, PSRAM):
-            for at, size in self.unwatched(start, length):
+            for at, size in _runs(page for page in range(start, start + length, PAGE) if page not in pages):
                 self.uc.mem_protect(at, size, UC_PROT_READ | UC_PROT_EXEC)
         self.runs = _runs(sorted(pages))
         self.before = {start: bytes(self.uc.mem_read(*RAM)) if start == RAM[0] else bytes(self.uc.mem_read(*PSRAM))
                        for start in (RAM[0], PSRAM[0])}
 
-    def unwatched(self, start, length):
-        return _runs(page for page in range(start, start + length, PAGE) if page not in self.watched)
-
     def save(self):
         memory = [(start, bytes(self.uc.mem_read(start, length))) for start, length in self.runs]
-        return self.all.read(), memory, self.eeprom.state()
+        return self.uc.reg_read_batch(REGISTERS), memory, self.eeprom.state()
 
     def restore(self, saved):
         registers, memory, eeprom = saved
         for start, data in memory:
             self.uc.mem_write(start, data)
-        for block in self.extra:
-            for at, length in self.unwatched(block, BLOCK):
-                base = RAM[0] if at < PSRAM[0] else PSRAM[0]
-                self.uc.mem_write(at, self.before[base][at - base : at - base + length])
-                self.uc.mem_protect(at, length, UC_PROT_READ | UC_PROT_EXEC)
+        for page in self.extra:
+            base = RAM[0] if page < PSRAM[0] else PSRAM[0]
+            self.uc.mem_write(page, self.before[base][page - base : page - base + PAGE])
+            self.uc.mem_protect(page, PAGE, UC_PROT_READ | UC_PROT_EXEC)
         self.extra.clear()
-        self.all.write(registers)
+        self.uc.reg_write_batch(list(zip(REGISTERS, registers)))
         self.eeprom.restore(eeprom)
         self.frame, self.handed = None, False
 
@@ -345,27 +285,3 @@ def _runs(pages):
         else:
             runs.append([page, PAGE])
     return [tuple(run) for run in runs]
-
-
-class Watchdog:
-    """Stops a run that takes too long. (The engine's own timeout costs a thread for each run.)"""
-
-    def __init__(self):
-        self.machine = self.began = self.process = None
-
-    def watch(self, machine, began):
-        if self.process != os.getpid():
-            self.process = os.getpid()
-            threading.Thread(target=self._watch, daemon=True).start()
-        self.machine, self.began = machine, began
-
-    def _watch(self):
-        while True:
-            time.sleep(0.01)
-            machine, began = self.machine, self.began
-            # One stop too many does no harm: whoever is stopped goes on while there is time.
-            if machine is not None and time.process_time() - began > machine.limit:
-                machine.uc.emu_stop()
-
-
-WATCHDOG = Watchdog()

@@ -6,29 +6,22 @@ same arguments, and with the same bytes at every address that it read, what it d
 millions of instructions. Where anything differs, the function is really run.
 """
 
-import time
-
 from unicorn import UC_HOOK_BLOCK, UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
 
-from machine import FLASH, I2C, PAGE, PC, RESULTS
+from machine import ARGUMENTS, FLASH, I2C, LR, PAGE, PC, RESULTS, SP
 
 # Parts of mangled names: signatures, key exchange, and the bus.
 BUS = ["embedded_hal..i2c..I2c"]
-# Ciphers. What one does between its authenticator and the keystream decides: it compares the tag.
-AEAD = ["AeadInOut"]
-AUTHENTICATORS = ["proc_block", "update_padded"]
-KEYSTREAM = ["apply_keystream"]
-LONG = ["4sign9Publisher10has_signed", "4sign9Publisher16has_signed_parts", "5decap17h", "blake36Hasher6update",
-        "compress256"] + AEAD + BUS
+LONG = ["4sign9Publisher10has_signed", "4sign9Publisher16has_signed_parts", "5decap17h", "AeadInOut", "blake36Hasher6update", "compress256"] + BUS
 
 
 class Memo:
     """One call: what went in, and what came out."""
 
     def __init__(self, machine, entry):
-        *registers, self.sp, back = machine.called.read()
-        self.entry, self.back, self.arguments = entry, back & ~1, registers[:4]
-        self.key = (*self.arguments, self.sp)
+        self.entry, self.sp = entry, machine.uc.reg_read(SP)
+        self.back = machine.uc.reg_read(LR) & ~1
+        self.arguments = [machine.uc.reg_read(register) for register in ARGUMENTS]
         self.eeprom_before = machine.eeprom.state()
         self.reads, self.writes, self.blocks, self.bus, self.watched = {}, {}, [], False, False
 
@@ -61,32 +54,28 @@ class Memo:
         self.inputs = [(at, bytes(self.reads[i] for i in range(at, at + length))) for at, length in inputs]
         self.reads = self.writes = None
 
-    def matches(self, machine, called):
-        """`called`: the registers as they are now."""
-        if (*called[:4], called[-2]) != self.key:
+    def matches(self, machine):
+        uc = machine.uc
+        if uc.reg_read(SP) != self.sp or [uc.reg_read(register) for register in ARGUMENTS] != self.arguments:
             return False
         if self.bus and not machine.eeprom.same(self.eeprom_before):
             return False
-        return all(machine.uc.mem_read(at, len(data)) == data for at, data in self.inputs)
+        return all(uc.mem_read(at, len(data)) == data for at, data in self.inputs)
 
-    def apply(self, machine, called):
+    def apply(self, machine):
+        uc = machine.uc
         for at, data in self.effects:
             machine.write(at, data)
+        for register, value in zip(RESULTS, self.results):
+            uc.reg_write(register, value)
         if self.bus:
             machine.eeprom.restore(self.eeprom_after)
-        machine.results.write((*self.results, called[-1] | 1))
+        uc.reg_write(PC, uc.reg_read(LR) | 1)
         machine.used += 1
 
     def instructions(self):
         """Roughly: three bytes each."""
         return sum(size for _, size in self.blocks) // 3
-
-
-class Part:
-    """The blocks of a call from `start` up to `end`, or to where it returns."""
-
-    def __init__(self, call, start, end):
-        self.call, self.start, self.end = call, start, end
 
 
 def _spans(addresses):
@@ -106,25 +95,13 @@ class Recorder:
         self.machine, self.known, self.call, self.trace = machine, known, None, []
         self.primitives = set(machine.image.functions_like(LONG))
         self.buses = set(machine.image.functions_like(BUS))
-        self.ciphers = set(machine.image.functions_like(AEAD))
-        self.authenticators = machine.image.ranges_like(AUTHENTICATORS)
-        self.keystream = machine.image.ranges_like(KEYSTREAM)
         while True:
             verdict = self._outside()
             if verdict != "call":
                 break
             memo = self._call()
-            self.trace.extend(self._parts(memo) if memo.entry in self.ciphers else [memo])
+            self.trace.append(memo)
         self.verdict = verdict
-
-    def _parts(self, memo):
-        """A cipher's call: before it compares the tag, each block while it does, and what follows."""
-        places = [address for address, _ in memo.blocks]
-        start = 1 + max(n for n, at in enumerate(places) if _within(self.authenticators, at))
-        after = (n for n in range(start, len(places)) if _within(self.keystream, places[n]))
-        end = next(after, len(places))
-        deciding = [(address, size, True) for address, size in memo.blocks[start:end]]
-        return [Part(memo, 0, start), *deciding, Part(memo, end, None)]
 
     def _outside(self):
         """To the next call of a primitive, or to the end."""
@@ -132,7 +109,7 @@ class Recorder:
             if address in self.primitives:
                 self.machine._end("call")
             else:
-                self.trace.append((address, size, False))
+                self.trace.append((address, size))
 
         return self._hooked([(UC_HOOK_BLOCK, block)], None)
 
@@ -140,14 +117,12 @@ class Recorder:
         """One call: three times, for the engine is known to go wrong where reads are watched within an IT."""
         machine = self.machine
         memo = Memo(machine, machine.uc.reg_read(PC))
-        machine.mark(memo.entry)
         for known in self.known.get(memo.entry, []):
-            if known.matches(machine, machine.called.read()):
-                known.apply(machine, machine.called.read())
+            if known.matches(machine):
+                known.apply(machine)
                 return known
-        saved, log, began = machine.save(), (machine.frame, machine.handed), time.process_time()
+        saved, log = machine.save(), (machine.frame, machine.handed)
         self._hooked([(UC_HOOK_BLOCK, lambda _, at, size, __: memo.blocks.append((at, size)))], memo.back)
-        memo.seconds = time.process_time() - began
         genuine = machine.save()
         memo.finish(machine)
         machine.restore(saved)
@@ -160,7 +135,7 @@ class Recorder:
             self._watch(memo)
         machine.restore(saved)
         if memo.watched:
-            memo.apply(machine, machine.called.read())
+            memo.apply(machine)
             memo.watched = _same(machine, machine.save(), genuine, memo.sp)
         machine.restore(genuine)
         machine.frame, machine.handed = log
@@ -198,10 +173,6 @@ class Recorder:
             uc.hook_del(hook)
         uc.ctl_flush_tb()
         return ended
-
-
-def _within(ranges, address):
-    return any(start <= address < end for start, end in ranges)
 
 
 def _same(machine, a, b, sp):

@@ -373,11 +373,13 @@ def test_it_is_a_mapping_with_empty_files_too(folder, vault, tmp_path):
 
 def test_a_file_of_another_release_is_refused(folder, vault, tmp_path):
     modelseal.seal(tmp_path / "model", "model-2", line="llm", version=2, vault=vault)
-    os.replace("model-2/config.json.sealed", "model-1/config.json.sealed")
     with modelseal.open_dir("model-1", vault=vault) as opened:
+        os.replace("model-2/config.json.sealed", "model-1/config.json.sealed")
         assert opened.read("weights/1.bin") == folder["weights/1.bin"]
         with pytest.raises(modelseal.RefusedError):
             opened.read("config.json")
+    with pytest.raises(modelseal.RefusedError, match="config.json"):
+        modelseal.open_dir("model-1", vault=vault)
     os.remove("model-1/config.json.sealed")
     with pytest.raises(modelseal.NotAuthenticError, match="missing"):
         modelseal.open_dir("model-1", vault=vault)
