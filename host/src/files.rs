@@ -5,6 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use modelseal_hsm::wiped::wiped;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
@@ -204,10 +205,13 @@ pub fn place(path: &Path) -> PathBuf {
 /// Whether the file is one of those that begin with `{ "format": "modelseal …"`.
 pub(crate) fn is_kept(path: &Path) -> bool {
     use io::Read;
-    let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
-    let squeezed: Vec<u8> = head.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    read.is_ok() && squeezed.starts_with(br#"{"format":"modelseal"#)
+    // It may be anybody's model.
+    wiped(|| {
+        let mut head = Zeroizing::new([0; 64]);
+        let read = File::open(path).and_then(|mut file| file.read(head.as_mut_slice())).unwrap_or(0);
+        let mut squeezed = head.iter().take(read).filter(|byte| !byte.is_ascii_whitespace());
+        br#"{"format":"modelseal"#.iter().all(|byte| squeezed.next() == Some(byte))
+    })
 }
 
 /// Reads a whole small file, of which no valid one is longer than `max` bytes.
