@@ -105,10 +105,13 @@ pub(crate) fn in_order<P: Send>(
         }
         // Others wait for this place only, so it may be held.
         let worked = catch_unwind(AssertUnwindSafe(|| work(&mut inside.piece)));
-        let ended =
-            || Error::new(Code::Other, "a thread ended before its work", "this is a mistake of modelseal's");
-        inside.failed =
-            worked.as_ref().map_or_else(|_| Some(ended()), |worked| worked.as_ref().err().cloned());
+        inside.failed = match &worked {
+            Ok(worked) => worked.as_ref().err().cloned(),
+            Err(_) => {
+                let hint = "report it: it is a mistake of modelseal's";
+                Some(Error::new(Code::Other, "a thread ended before its work", hint))
+            }
+        };
         inside.stage = Stage::Done;
         place.changed.notify_all();
         drop(inside);

@@ -23,7 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Several units of work, for several threads.
 const LENGTH: usize = 3_000_000;
 
-/// One at a time: what a process uses is measured, and the others would count.
+/// One at a time: what a process uses is measured or limited, and the others would count.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -258,6 +258,7 @@ fn a_limit_of_addresses_is_told_with_what_was_needed() {
 /// What makes tables of a model's header can't fail where it runs out of memory, so it is looked at before.
 #[test]
 fn a_long_header_in_little_memory_is_refused() {
+    let _alone = alone();
     let w = Workspace::new();
     let tensors: Vec<_> = (0..150_000)
         .map(|i| {
@@ -279,6 +280,7 @@ fn a_long_header_in_little_memory_is_refused() {
 /// Where this process may make control groups; what reads their files has tests of its own, in `host/src/limits.rs`.
 #[test]
 fn a_control_groups_limit_is_told_with_what_was_needed() {
+    let _alone = alone();
     let Some(group) = Group::new(128 << 20) else {
         counted("under load: control group NOT TRIED: this process may not make one with a memory limit");
         return;
