@@ -140,7 +140,7 @@ fn an_update_is_cut_ten_times_and_resumed() {
     for cut in 0..CUTS {
         // Each time about a block further.
         let left = 5000 + cut * 83;
-        assert_eq!(sent_by(&["--cut", &left.to_string()]).0, 1);
+        assert_eq!(sent_by(&["--cut", &left.to_string()]), (1, format!("cut after {left} bytes"), left));
         before += left;
         assert_eq!(fielded.boot(), fielded.opened(1), "after cut {cut}");
     }

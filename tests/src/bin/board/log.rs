@@ -7,7 +7,7 @@ use defmt_decoder::{DecodeError, Frame, StreamDecoder, Table};
 use crate::Failure;
 use crate::options::Options;
 
-/// Decodes the log while it arrives. It is complete only with a verdict at its end.
+/// Decodes the log while it arrives. It is complete only with a verdict at its end, unless power is to be cut.
 pub(crate) fn log(options: &Options) -> Result<(), Failure> {
     let elf = std::fs::read(options.require("elf")?)?;
     let table = Table::parse(&elf).map_err(|error| error.to_string())?.ok_or("the image has no log")?;
@@ -23,7 +23,11 @@ pub(crate) fn log(options: &Options) -> Result<(), Failure> {
         print_frames(decoder.as_mut(), &mut last)?;
     }
     let ends = ["opened ", "refused ", "updated "].iter().any(|verdict| last.starts_with(verdict));
-    if ends { Ok(()) } else { Err("the board stopped without a verdict".into()) }
+    if ends || options.get("cut").is_some() {
+        Ok(())
+    } else {
+        Err("the board stopped without a verdict".into())
+    }
 }
 
 fn print_frames(decoder: &mut dyn StreamDecoder, last: &mut String) -> Result<(), Failure> {

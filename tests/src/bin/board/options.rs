@@ -36,15 +36,18 @@ impl Options {
     }
 }
 
+fn line_of(sealed: &Path) -> Result<String, modelseal::Error> {
+    Ok(SealedFile::open(sealed)?.header()?.manifest().subject.line.to_owned())
+}
+
 /// The line that was asked for; else the model's, if the device is enrolled for it; else the device's first.
 pub(crate) fn line<'i>(identity: &'i Identity, options: &Options) -> Result<&'i str, Failure> {
     let enrolled = |line: &str| identity.lines().iter().find(|enrolled| *enrolled == line);
     let found = match options.get("line") {
         Some(wanted) => enrolled(wanted),
         None => {
-            let sealed = SealedFile::open(Path::new(options.require("sealed")?));
-            let of_model = sealed.and_then(|sealed| Ok(sealed.header()?.manifest().subject.line.to_owned()));
-            of_model.ok().and_then(|line| enrolled(&line)).or(identity.lines().first())
+            let of_model = options.get("sealed").and_then(|sealed| line_of(Path::new(sealed)).ok());
+            of_model.and_then(|line| enrolled(&line)).or(identity.lines().first())
         }
     };
     let refusal = || modelseal::Error::from(modelseal_core::Error::OtherLine);

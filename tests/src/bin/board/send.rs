@@ -32,6 +32,10 @@ pub(crate) fn send(options: &Options) -> Result<(), Failure> {
     match outcome {
         Ok(_) => Ok(()),
         Err(Failed::Refused(code)) => Err(refused(code)),
+        Err(_) if sent == left => {
+            println!("cut after {sent} bytes");
+            Err("the power was cut, as --cut asks; without it, the same update goes on from there".into())
+        }
         Err(failed) => Err(format!("the update didn't arrive: {failed:?}").into()),
     }
 }
