@@ -8,22 +8,22 @@ from collections import Counter
 
 from elf import it_length, size_of
 from machine import PAGE, PC, PSRAM, RAM, SP, Machine
-from memo import Recorder
+from memo import Part, Recorder
 
 NOP = {2: b"\x00\xbf", 4: b"\xaf\xf3\x00\x80"}
 
 
 # Parts of mangled names: arithmetic, copying and driving pins. They decide nothing about a model, and are sampled.
 PRIMITIVES = ["curve25519", "4sha2", "6blake3", "4hkdf", "4hpke", "6cipher", "poly1305", "aes", "3mem6mem", "__aeabi_mem",
-              "memcmp", "6digest", "_defmt_", "embedded_hal", "3i2c", "eeprom24x", "cortex_m_rt_main", "compiler_builtins"]
+              "memcmp", "6digest", "_defmt_", "embedded_hal", "3i2c", "eeprom24x", "compiler_builtins"]
 
 
 class Campaign:
-    def __init__(self, image, case, known, plan):
+    def __init__(self, image, case, known, plan, success):
         self.case, self.plan, self.counts, self.found = case, plan, Counter(), []
         self.primitives = image.ranges_like(PRIMITIVES)
         # One steps through the clean run, the other runs to the end.
-        self.walker, self.runner = Machine(image, case), Machine(image, case)
+        self.walker, self.runner = Machine(image, case, success), Machine(image, case, success)
         for machine in (self.walker, self.runner):
             machine.to_entry()
             stack = machine.uc.reg_read(SP) & -PAGE
@@ -36,39 +36,45 @@ class Campaign:
         self.trace = recorded.trace
         machine.know(known)
         self.check("the recorded run", recorded.verdict)
+        marks, machine.clean = machine.clean, {}
         machine.restore(origin)
         self.check("the run with what was recorded", machine.run())
+        machine.clean = marks
 
     def check(self, what, verdict):
         opened, machine = self.case.verdict == "opened", self.runner
         if verdict != self.case.verdict or machine.handed != opened or machine.plaintext() != opened:
             raise SystemExit(f"{self.case.name}: {what} gives {verdict}, not {self.case.verdict}")
 
-    def run(self):
-        """Walks the clean run. What is met again and again is disturbed when `plan` says so."""
+    def run(self, part=0, parts=1):
+        """Walks the clean run, and disturbs this part of it. What is met again and again is disturbed when `plan`
+        says so."""
         blocks = [(self.units(*entry) if isinstance(entry, tuple) else entry) for entry in self.trace]
-        of = Counter(at for block in blocks if isinstance(block, list) for at, _ in block)
-        left = sum(len(block) for block in blocks if isinstance(block, list))
-        seen, begun, over = Counter(), 0, 0
+        of = Counter(at for block in blocks if isinstance(block, list) for at, _, __ in block)
+        left = total = sum(len(block) for block in blocks if isinstance(block, list))
+        self.calls = sum(not isinstance(block, list) for block in blocks)
+        seen, begun, over, call = Counter(), 0, 0, 0
         for block in blocks:
             if not isinstance(block, list):
-                self.primitive(block)
+                self.primitive(block, call * parts // self.calls == part)
+                call += 1
                 continue
-            for at, parts in block:
+            for at, instructions, decides in block:
                 if begun < at < over:
                     # The rest of an IT, which the walker didn't stop in.
                     continue
-                begun, over = at, parts[-1][0] + parts[-1][1]
+                begun, over = at, instructions[-1][0] + instructions[-1][1]
                 if self.walker.uc.reg_read(PC) != at:
                     raise SystemExit(f"{self.case.name}: at {self.walker.uc.reg_read(PC):#x}, not {at:#x}")
                 seen[at] += 1
                 left -= 1
-                self.disturb(at, parts, seen[at], of[at], left)
-                if self.pass_by(at, parts) is not None:
-                    return self
-        return self
+                if left * parts // total == part:
+                    self.disturb(at, instructions, seen[at], of[at], left, decides)
+                self.pass_by(at, instructions)
+        if self.walker.run() != self.case.verdict:
+            raise SystemExit(f"{self.case.name}: the walk ends with {self.walker.stop}, not {self.case.verdict}")
 
-    def units(self, address, size):
+    def units(self, address, size, decides):
         """The instructions of a block; an IT together with those that it makes conditional."""
         # An IT may reach into the next block.
         code, at, units = self.walker.flash(address, size + 16), 0, []
@@ -79,7 +85,7 @@ class Campaign:
                 length = size_of(code[at] | code[at + 1] << 8)
                 parts.append((address + at, length))
                 at += length
-            units.append((parts[0][0], parts))
+            units.append((parts[0][0], parts, decides))
         return units
 
     def pass_by(self, at, parts):
@@ -89,14 +95,13 @@ class Campaign:
             before = walker.uc.reg_read(PC)
             stop = walker.step()
             if stop is not None or walker.uc.reg_read(PC) <= before:
-                return stop
-        return None
+                return
 
     # Faults.
 
-    def disturb(self, at, parts, nth, of, left):
+    def disturb(self, at, parts, nth, of, left, decides):
         """`nth` of `of` times that it is executed, `left` instructions before the clean run ends."""
-        inside = any(start <= at < end for start, end in self.primitives)
+        inside = not decides and any(start <= at < end for start, end in self.primitives)
         skip, flip = self.plan.choose(at, nth, of, left, inside)
         self.counts["inside"] += inside
         self.counts["inside, skipped"] += inside and skip
@@ -136,17 +141,28 @@ class Campaign:
         stop, steps = walker.step(), 1
         while stop is None and len(parts) > steps and start < walker.uc.reg_read(PC) < end:
             stop, steps = walker.step(), steps + 1
+        disturbed, handed = walker.save(), walker.handed
+        # Only an engine that is sound forgets what it has translated.
+        walker.restore(saved)
         walker.patch(address, genuine)
-        self.runner.restore(walker.save())
-        self.runner.frame, self.runner.handed = walker.frame, walker.handed
+        self.runner.restore(disturbed)
+        self.runner.handed = handed
         return self.runner.run() if stop is None else stop
 
     def count(self, kind, ended, address, bit):
         machine = self.runner
+        if ended == "as before":
+            self.counts[kind] += 1
+            self.counts[f"{kind}: as before"] += 1
+            return
         # What a fault's handler wipes is nobody's. Nor is what hangs while the payload is being decrypted, before the
         # tags or the root can refuse it: an undisturbed run, too, has plaintext there at that moment.
         transient = ended == "hung" and self.case.verdict in ("refused 335", "refused 336")
         plain = ended != "crashed" and not transient and machine.plaintext()
+        if plain and ended.startswith("refused"):
+            # The board goes on, and wipes all of its storage: here, to the end of what is mapped.
+            machine.go_on()
+            plain = machine.plaintext()
         if ended == "opened" or machine.handed or plain:
             self.found.append((kind, address, bit, ended, machine.handed, plain))
             ended = "opened"
@@ -157,17 +173,41 @@ class Campaign:
         self.counts[kind] += 1
         self.counts[f"{kind}: {ended}"] += 1
 
-    def primitive(self, call):
-        if call.watched and not call.matches(self.walker):
+    def primitive(self, call, sampled):
+        """Passes a call by, or a part of one, of which the first is where the call is sampled."""
+        until = None
+        if isinstance(call, Part):
+            call, sampled, start, until = call.call, sampled and call.start == 0, call.start, call.end
+            if start > 0:
+                return self.rest(call)
+        if call.watched and not call.matches(self.walker, self.walker.called.read()):
             raise SystemExit(f"{self.case.name}: what goes into a primitive has changed")
-        self.inside(call)
-        if call.watched:
-            call.apply(self.walker)
+        if sampled:
+            self.inside(call)
+        if until is not None:
+            self.runner.bypass = call
+            self.reach(call, self.walker.save(), until)
+            self.runner.bypass = None
+        elif call.watched:
+            call.apply(self.walker, self.walker.called.read())
         else:
-            self.runner.restore(self.walker.save())
-            self.runner.uc.ctl_flush_tb()
-            self.runner.run(until=call.back)
-            self.walker.restore(self.runner.save())
+            self.rest(call)
+
+    def rest(self, call):
+        """To where it returns."""
+        self.runner.restore(self.walker.save())
+        self.runner.uc.ctl_flush_tb()
+        clean, self.runner.clean = self.runner.clean, {}
+        self.runner.run(until=call.back)
+        self.runner.clean = clean
+        self.walker.restore(self.runner.save())
+
+    def reach(self, call, saved, n):
+        """To the `n`th block of a call that begins here."""
+        self.runner.restore(saved)
+        if not self.runner.to_block(n):
+            raise SystemExit(f"{self.case.name}: block {n} of a primitive isn't reached")
+        self.walker.restore(self.runner.save())
 
     def inside(self, call):
         """Sampled: instructions inside a primitive, which is then really run."""
@@ -176,14 +216,11 @@ class Campaign:
         self.counts["inside"] += call.instructions()
         self.runner.bypass = call
         for n, (address, length) in targets:
-            self.runner.restore(saved)
-            if not self.runner.to_block(n):
-                raise SystemExit(f"{self.case.name}: block {n} of a primitive isn't reached")
-            self.walker.restore(self.runner.save())
-            units = self.units(address, length)
+            self.reach(call, saved, n)
+            units = self.units(address, length, False)
             wanted = n * 7919 % len(units)
             for before in units[:wanted]:
-                self.pass_by(*before)
+                self.pass_by(*before[:2])
             here, parts = self.walker.save(), units[wanted][1]
             self.faults(here, parts, 0, True, [])
             self.counts["inside, skipped"] += 1

@@ -1,9 +1,13 @@
 """Disturbs the boot of the shipped image, one fault at a time, and counts how it ends.
 
-usage: glitch.py IMAGE CASES [--long] [--only PART] [--jobs N]
+usage: glitch.py IMAGE CASES [--long] [--shard N] [--only PART] [--jobs N]
+
+Each part of a case that is done is written to CASES/../done; what is there isn't done again. The shard says which faults a
+sample is of.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
@@ -13,8 +17,13 @@ from collections import Counter
 
 from campaign import Campaign
 from elf import Image
+from machine import ARGUMENTS, ENDLESS, Machine
+from plans import Long, Short
 
-CONTROLS = ["derived, rolled back"]
+# Where a check has been made weak, the campaign must find a way through: the case, and what is done to the image.
+CONTROLS = {
+    "what is compared a second time comes to nothing": ("derived, rolled back", lambda image: image.without("4open5below")),
+}
 KINDS = ["as before", "otherwise", "crashed", "hung", "no verdict", "opened"]
 
 
@@ -28,128 +37,123 @@ class Case:
             self.verdict = file.read()
 
 
-class Short:
-    """Near the decision everything; elsewhere, of the skips and the flips of each address, a part that is another one in
-    each case."""
-
-    NEAR, SKIPS, FLIPS, CALLS = 350, 8, 160, 2
-
-    def __init__(self, name):
-        self.seed = sum(name.encode())
-
-    def choose(self, at, nth, of, left, inside):
-        part = self.seed + at // 2 * 31 + nth * 17
-        if inside:
-            return part % 1000 == 0, []
-        near = left < self.near
-        flips = range(32) if near else [part // self.SKIPS % 16] if part % (self.FLIPS // 16) == 0 else []
-        return near or part % self.SKIPS == 0, flips if nth in (1, of) else []
-
-    near = NEAR
-
-    def inside(self, call):
-        blocks = call.blocks
-        if call.bus:
-            return []
-        step = max(1, len(blocks) // self.CALLS)
-        return [(n, blocks[n]) for n in range(self.seed % step, len(blocks), step)]
-
-
-class Long:
-    """Every decision; inside primitives, the first, the last and each 97th time that an instruction is executed."""
-
-    def __init__(self, name):
-        self.seed = sum(name.encode())
-
-    def choose(self, at, nth, of, left, inside):
-        sampled = nth in (1, of) or nth % 97 == 0
-        return not inside or sampled, range(32) if not inside and nth in (1, of) else []
-
-    def inside(self, call):
-        """The first and the last execution of each block."""
-        first, last = {}, {}
-        for n, block in enumerate(call.blocks):
-            first.setdefault(block, n)
-            last[block] = n
-        chosen = {n: block for places in (first, last) for block, n in places.items()}
-        return sorted(chosen.items())
-
-
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("image")
     arguments.add_argument("cases")
     arguments.add_argument("--long", action="store_true")
+    arguments.add_argument("--shard", type=int)
     arguments.add_argument("--only", default="")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
     options = arguments.parse_args()
-    names = [name for name in sorted(os.listdir(options.cases)) if options.only in name]
-    work = [(options.image, os.path.join(options.cases, name), options.long, False) for name in names]
-    # The control: where what is compared a second time comes to nothing, one fault must be enough.
-    work += [(options.image, os.path.join(options.cases, name), False, True) for name in CONTROLS]
-    # Those that take longest first.
-    work.sort(key=lambda item: "own" not in item[1])
-    total, found, failed, refusals, genuine, seen = Counter(), 0, [], 0, 0, 0
+    if options.shard is None:
+        options.shard = Image(options.image).digest()
+    options.success = success(options)
+    work = list(pieces(options))
     with multiprocessing.Pool(options.jobs) as pool:
-        for name, verdict, counts, opened, seconds, failure, control in pool.imap_unordered(run, work):
-            if failure:
-                failed.append(name)
-                print(f"{name}: {failure}")
-                continue
-            if control:
-                seen += bool(opened)
-                print(f"control, {name} with nothing but the refusal: {len(opened)} opened")
-                continue
-            if verdict == "opened":
-                genuine += 1
-                print(f"{name}: opens undisturbed, as it should")
-                continue
-            refusals += 1
-            total.update(counts)
-            found += len(opened)
-            report(name, verdict, counts, opened, seconds)
-    report("all", f"{refusals} refusals", total, [], 0)
-    if seen != len(CONTROLS):
-        sys.exit("tests/glitch: a control opened nowhere, so that none opened means nothing")
-    if failed or not refusals or not (genuine or options.only):
-        sys.exit(f"tests/glitch: {len(failed)} of the cases couldn't be tried")
-    print(f"glitches: {total['skips']} skips and {total['flips']} bit flips over {refusals} refusals, {found} opened"
-          f" ({total['decision, skipped']} of {total['decision']} instructions that decide were skipped,"
-          f" {total['inside, skipped']} of {total['inside']} inside primitives)")
-    sys.exit(1 if found else 0)
+        done = list(pool.imap_unordered(piece, work))
+    sys.exit(conclude(done))
+
+
+def success(options):
+    """What the board's `run` returns when it has opened."""
+    machine = Machine(Image(options.image), Case(os.path.join(options.cases, "derived, genuine")))
+    machine.to_entry()
+    if machine.run(ENDLESS) != "opened":
+        sys.exit(f"tests/glitch: genuine material isn't opened: {machine.stop}")
+    machine.go_on(machine.back)
+    return machine.uc.reg_read(ARGUMENTS[0]) & 0xFFFF
+
+
+def pieces(options):
+    """What is done at once: a part of a case, a whole one, or a control. Those that take longest come first."""
+    names = sorted((name for name in os.listdir(options.cases) if options.only in name),
+                   key=lambda name: (name.startswith("derived"), name))
+    parts = Long.PARTS if options.long else 1
+    for name in names:
+        for part in range(parts):
+            yield options, name, None, part, parts
+    for control, (name, _) in CONTROLS.items():
+        yield options, name, control, 0, 1
+
+
+def piece(item):
+    """Does it, unless it has been done."""
+    options, name, control, part, parts = item
+    folder = os.path.join(options.cases, "..", "done")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{name}, {control or f'{part + 1} of {parts}'}")
+    if os.path.exists(path):
+        with open(path) as file:
+            return json.load(file)
+    outcome = {"name": name, "control": control, "part": f"{part + 1} of {parts}", **run(*item)}
+    report(outcome)
+    if not outcome["failure"]:
+        with open(path + ".new", "w") as file:
+            json.dump(outcome, file)
+        os.replace(path + ".new", path)
+    return outcome
 
 
 KNOWN = {}
 
 
-def run(item):
-    image, folder, long, control = item
+def run(options, name, control, part, parts):
     began = time.time()
     try:
-        image, case = Image(image), Case(folder)
+        image, case = Image(options.image), Case(os.path.join(options.cases, name))
         if control:
-            image = image.without("4open5below")
-        campaign = Campaign(image, case, {} if control else KNOWN, (Long if long else Short)(case.name))
+            CONTROLS[control][1](image)
+        plan = (Long if options.long and not control else Short)(case.name, options.shard)
+        campaign = Campaign(image, case, {} if control else KNOWN, plan, options.success)
         if case.verdict != "opened":
-            campaign.run()
-        places = Counter((kind, image.name_at(at), at, ended, handed, plain)
+            campaign.run(part, parts)
+        places = Counter(f"{kind} at {at:#x} in {image.name_at(at)}: {ended}, {'' if handed else 'not '}handed over, "
+                         f"{'' if plain else 'no '}plaintext left"
                          for kind, at, bit, ended, handed, plain in campaign.found)
-        return case.name, case.verdict, campaign.counts, list(places.elements()), time.time() - began, None, control
+        return {"verdict": case.verdict, "counts": campaign.counts, "opened": places, "seconds": time.time() - began,
+                "failure": None}
     except SystemExit as failure:
-        return os.path.basename(folder), None, None, None, 0, str(failure), control
+        return {"failure": str(failure)}
     except Exception:
-        return os.path.basename(folder), None, None, None, 0, traceback.format_exc(), control
+        return {"failure": traceback.format_exc()}
 
 
-def report(name, verdict, counts, opened, seconds):
-    print(f"{name}: {verdict}, {seconds:.0f} s")
-    for kind in ("skips", "flips"):
-        ends = ", ".join(f"{counts[f'{kind}: {end}']} {end}" for end in KINDS if counts[f"{kind}: {end}"])
-        print(f"  {counts[kind]} {kind}: {ends}")
-    for (kind, function, at, ended, handed, plain), n in Counter(opened).most_common(40):
-        print(f"  OPENED {n} times by {kind} at {at:#x} in {function}: {ended}, {'' if handed else 'not '}handed over, "
-              f"{'' if plain else 'no '}plaintext left")
-    sys.stdout.flush()
+def report(outcome):
+    name = f"{outcome['name']}, {outcome['control'] or outcome['part']}"
+    if outcome["failure"]:
+        print(f"{name}: {outcome['failure']}", flush=True)
+        return
+    counts = Counter(outcome["counts"])
+    lines = [f"{name}: {outcome['verdict']}, {outcome['seconds']:.0f} s; {totals(counts)}"]
+    lines += [f"  OPENED {n} times by {place}" for place, n in Counter(outcome["opened"]).most_common(40)]
+    print("\n".join(lines), flush=True)
+
+
+def totals(counts):
+    def ends(kind):
+        return ", ".join(f"{counts[f'{kind}: {end}']} {end}" for end in KINDS if counts[f"{kind}: {end}"])
+
+    return "; ".join(f"{counts[kind]} {kind}: {ends(kind)}" for kind in ("skips", "flips") if counts[kind])
+
+
+def conclude(done):
+    failed = {outcome["name"] for outcome in done if outcome["failure"]}
+    done = [outcome for outcome in done if not outcome["failure"]]
+    refusals = [outcome for outcome in done if outcome["verdict"] != "opened" and not outcome["control"]]
+    total = sum((Counter(outcome["counts"]) for outcome in refusals), Counter())
+    found = sum(sum(outcome["opened"].values()) for outcome in refusals)
+    print(f"all: {totals(total)}")
+    blind = [outcome["control"] for outcome in done if outcome["control"] and not outcome["opened"]]
+    if blind:
+        print(f"tests/glitch: opened nowhere, so that none opened means nothing: {'; '.join(blind)}", file=sys.stderr)
+    if failed or not refusals:
+        print(f"tests/glitch: {len(failed)} of the cases couldn't be tried", file=sys.stderr)
+    print(f"glitches: {total['skips']} skips and {total['flips']} bit flips over"
+          f" {len({outcome['name'] for outcome in refusals})} refusals, {found} opened"
+          f" ({total['decision, skipped']} of {total['decision']} instructions that decide were skipped,"
+          f" {total['inside, skipped']} of {total['inside']} inside primitives)")
+    return 1 if found or failed or blind or not refusals else 0
 
 
 if __name__ == "__main__":

@@ -1,40 +1,92 @@
 """The board, from reset to the verdict, in unicorn.
 
-What ends a run: the verdict's frame in the log, the end of the program, `abandon` (after a panic or a fault), an
-exception, or too much time. The application's first look at the model is remembered.
+What ends a run: the board's `run` returns its verdict, the log says that it opened, `abandon` (after a panic or a
+fault), an exception, or too many blocks. The application's first look at the model is remembered.
 """
 
-import time
+import ctypes
+import os
 
-from unicorn import (UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_WRITE_PROT, UC_HOOK_MEM_WRITE_UNMAPPED, UC_MODE_MCLASS, UC_MODE_THUMB,
-                     UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, Uc, UcError)
+from unicorn import (UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_WRITE_PROT,
+                     UC_HOOK_MEM_WRITE_UNMAPPED, UC_MODE_MCLASS, UC_MODE_THUMB, UC_PROT_ALL, UC_PROT_EXEC,
+                     UC_PROT_READ, Uc, UcError)
 from unicorn import arm_const as arm
+from unicorn.unicorn_py3.unicorn import uclib
 
 from elf import is_branch_back, size_of
 from i2c import Eeprom
 
 PAGE = 4096
+# What is saved at once of memory that isn't expected to be written.
+BLOCK = 64 << 10
 FLASH = (0, 512 << 10)
 RAM = (0x2000_0000, 4 << 20)
 PROVISIONED = 0x203F_0000
-# As much as any case needs; wiping the rest of the 16 MiB is cut short.
+# As much as any case needs.
 PSRAM = (0x2100_0000, 8 << 10)
+# Of both models.
+STORAGE = 16 << 20
 I2C = 0x4002_A000
 SYSTEM = (0xE000_0000, 1 << 20)
 ARGUMENTS = [arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3]
 RESULTS = ARGUMENTS + [arm.UC_ARM_REG_R12]
 PC, SP, LR = arm.UC_ARM_REG_PC, arm.UC_ARM_REG_SP, arm.UC_ARM_REG_LR
+# What a function can depend on when it is called: not on its caller's flags, nor on r12.
+CALLED = [getattr(arm, f"UC_ARM_REG_R{n}") for n in range(12)] + [SP, LR]
 # All that the image's code can change. (A saved context of the engine's own can't be restored in another one.)
 REGISTERS = ([getattr(arm, f"UC_ARM_REG_R{n}") for n in range(13)] + [SP, LR, arm.UC_ARM_REG_XPSR]
              + [getattr(arm, f"UC_ARM_REG_D{n}") for n in range(16)] + [arm.UC_ARM_REG_FPSCR, PC])
-# Seconds of the processor: some million instructions, many times what any clean run takes; and what is added for each
-# public-key operation that is really run.
-LIMIT, MORE = 0.08, 0.4
+# Blocks: many times what any clean run takes; and what is added for each primitive that is really run, in times of
+# what it took when it was recorded.
+LIMIT, MORE = 1_000_000, 4
+ENDLESS = 1 << 62
+
+
+class Registers:
+    """Some of them at once, past the engine's own Python, which takes most of the time of a short run."""
+
+    def __init__(self, uc, registers):
+        count = len(registers)
+        self.values = (ctypes.c_uint64 * count)()
+        first = ctypes.addressof(self.values)
+        places = (ctypes.c_void_p * count)(*(first + 8 * i for i in range(count)))
+        self.all = uc._uch, (ctypes.c_int * count)(*registers), places, count
+
+    def read(self):
+        uclib.uc_reg_read_batch(*self.all)
+        return tuple(self.values)
+
+    def write(self, values):
+        self.values[:] = values
+        uclib.uc_reg_write_batch(*self.all)
+
+
+class Blocks:
+    """How many more the engine executes before it stops. Counted in C, which takes a hundredth of the time."""
+
+    def __init__(self, uc):
+        library = ctypes.CDLL(os.environ["GLITCH_BLOCKS"])
+        self.count = (ctypes.c_uint64 * 2)(ENDLESS, ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value)
+        self.hook = ctypes.c_size_t()
+        address = ctypes.cast(library.block, ctypes.c_void_p)
+        every = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        status = uclib.uc_hook_add(uc._uch, ctypes.byref(self.hook), UC_HOOK_BLOCK, address,
+                                   ctypes.cast(self.count, ctypes.c_void_p), *every)
+        if status:
+            raise UcError(status)
+
+    @property
+    def left(self):
+        return self.count[0]
+
+    @left.setter
+    def left(self, blocks):
+        self.count[0] = blocks
 
 
 class Machine:
-    def __init__(self, image, case):
-        self.image, self.case = image, case
+    def __init__(self, image, case, success=None):
+        self.image, self.case, self.success = image, case, success
         self.eeprom = Eeprom(case.eeprom)
         self.uc = uc = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         uc.ctl_set_cpu_model(arm.UC_CPU_ARM_CORTEX_M4)
@@ -51,9 +103,12 @@ class Machine:
         uc.mem_write(PSRAM[0], case.psram)
         # The floating-point unit is on in this engine; the image switches it on itself.
         uc.reg_write(arm.UC_ARM_REG_FPEXC, 1 << 30)
+        self.called, self.results = Registers(uc, CALLED), Registers(uc, RESULTS + [PC])
+        self.all = Registers(uc, REGISTERS)
         self.stop, self.memo, self.memos, self.used, self.bypass = None, None, {}, 0, None
         self.watched, self.extra, self.before = set(), set(), None
-        self.wiping, self.hooked = False, set()
+        self.hooked, self.clean, self.handed, self.back, self.over = set(), {}, False, None, False
+        self.blocks = Blocks(uc)
         self._hooks()
 
     # What the board is made of.
@@ -69,12 +124,10 @@ class Machine:
 
     def _hooks(self):
         image, at = self.image, self._at
-        opened, refused = image.message("opened "), image.message("refused ")
-        self.frame, self.handed, self.verdicts = None, False, {opened: "opened", refused: "refused"}
-        self.entry = image.function("modelseal_firmware4boot4boot17h")
-        at(image.function("_defmt_acquire"), self._frame_begins)
-        at(image.function("_defmt_write"), self._frame_goes_on)
-        self.uc.hook_add(UC_HOOK_MEM_WRITE_UNMAPPED, self._wiped)
+        self.opened = image.message("opened ").to_bytes(2, "little")
+        # Choosing what to boot begins with the state.
+        self.board, self.entry = image.function("3run3run17h"), image.function("StateStore$GT$4load")
+        at(image.function("_defmt_write"), self._logs)
         at(image.function("memory10wiped_exit"), lambda: self._end("crashed"))
         at(image.function("blake34hash17h"), self._application)
         self.uc.hook_add(UC_HOOK_INTR, self._exception)
@@ -87,41 +140,25 @@ class Machine:
         self.stop = why
         self.uc.emu_stop()
 
-    def _frame_begins(self):
-        self.frame = "begun"
-
-    def _frame_goes_on(self):
-        pointer, length = self.uc.reg_read(ARGUMENTS[0]), self.uc.reg_read(ARGUMENTS[1])
-        if self.frame not in ("begun", "refused") or length != 2:
+    def _logs(self):
+        if self.over:
             return
-        value = int.from_bytes(self.uc.mem_read(pointer, 2), "little")
-        if self.frame == "refused":
-            self._end(f"refused {value}")
-        else:
-            self.frame = self.verdicts.get(value)
-            if self.frame == "opened":
-                self._end("opened")
+        pointer, length = self.uc.reg_read(ARGUMENTS[0]), self.uc.reg_read(ARGUMENTS[1])
+        if length == 2 and self.uc.mem_read(pointer, 2) == self.opened:
+            self._end("opened")
 
-    def _wiped(self, _, __, address, *___):
-        """A write just behind the storage that there is: only the wipe of all of it comes there byte by byte."""
-        self.wiping = address == PSRAM[0] + PSRAM[1]
-        return False
-
-    def _leave_loop(self):
-        """Goes on behind the next branch back, which closes the wipe's loop."""
-        self.wiping, pc = False, self.uc.reg_read(PC)
-        code, at = bytes(self.uc.mem_read(pc, 2048)), 0
-        while at < len(code) - 4:
-            size = size_of(code[at] | code[at + 1] << 8)
-            if is_branch_back(code[at : at + size]):
-                self.uc.reg_write(PC, pc + at + size | 1)
-                return
-            at += size
-        raise SystemExit(f"the wipe at {pc:#x} isn't a loop: tests/glitch has to learn how it ends")
+    def _returned(self):
+        """The verdict, as `run` returns it: an error's code, or what it returns when it has told the log that it opened."""
+        if self.over:
+            return
+        code = self.uc.reg_read(ARGUMENTS[0]) & 0xFFFF
+        self._end("no verdict" if code == self.success else f"refused {code}")
 
     def _application(self):
-        """The application looks at its model; at an empty one, there is nothing to see."""
-        if PSRAM[0] <= self.uc.reg_read(ARGUMENTS[1]) < PSRAM[0] + PSRAM[1] and self.uc.reg_read(ARGUMENTS[2]):
+        """The application looks at its model; at an empty one, there is nothing to see, nor at one that goes on where there
+        is no memory."""
+        start, length = (self.uc.reg_read(register) for register in ARGUMENTS[1:3])
+        if length and PSRAM[0] <= start and start + length <= PSRAM[0] + STORAGE:
             self.handed = True
 
     def _exception(self, uc, number, _):
@@ -139,40 +176,43 @@ class Machine:
     def _protected(self, uc, _, address, size, *__):
         if not RAM[0] <= address < RAM[0] + RAM[1] and not PSRAM[0] <= address < PSRAM[0] + PSRAM[1]:
             return False
-        for page in {address & -PAGE, address + size - 1 & -PAGE}:
-            self.extra.add(page)
-            uc.mem_protect(page, PAGE, UC_PROT_ALL)
+        for block in {address & -BLOCK, address + size - 1 & -BLOCK}:
+            self.extra.add(block)
+            for at, length in self.unwatched(block, BLOCK):
+                uc.mem_protect(at, length, UC_PROT_ALL)
         return True
 
     # Running.
 
     def run(self, limit=LIMIT, until=0xFFFF_FFFE):
         """To the end; gives what it was."""
-        self.stop, self.limit = None, limit
-        began = time.process_time()
+        self.stop, self.blocks.left = None, limit
         while self.stop is None:
-            left = self.limit - (time.process_time() - began)
-            if left <= 0:
-                return "hung"
             self.memo = None
             try:
-                self.uc.emu_start(self.uc.reg_read(PC) | 1, until, timeout=int(left * 1e6) + 1000)
-            except UcError as error:
-                self.error = error
-                if not self.wiping:
-                    return "crashed"
-                self._leave_loop()
+                self.uc.emu_start(self.uc.reg_read(PC) | 1, until)
+            except UcError:
+                self.stop = "crashed"
                 continue
             if self.memo is not None:
-                self.memo.apply(self)
+                self.memo[0].apply(self, self.memo[1])
             elif self.stop is None and self.uc.reg_read(PC) == until:
-                return "until"
+                self.stop = "until"
+            elif self.stop is None and self.blocks.left == 0:
+                self.stop = "hung"
         return self.stop
+
+    def go_on(self, until=0xFFFF_FFFE):
+        """Behind the end that `run` has found."""
+        self.over = True
+        ended = self.run(ENDLESS, until)
+        self.over = False
+        return ended
 
     def step(self):
         """One instruction. Only for a machine that does nothing but step: the engine counts instructions only in code
         that it has translated for counting."""
-        self.stop = self.memo = None
+        self.stop, self.blocks.left = None, ENDLESS
         try:
             self.uc.emu_start(self.uc.reg_read(PC) | 1, 0xFFFF_FFFE, count=1)
         except UcError:
@@ -184,8 +224,13 @@ class Machine:
         stack, reset = (int.from_bytes(self.uc.mem_read(at, 4), "little") for at in (0, 4))
         self.uc.reg_write(SP, stack)
         self.uc.reg_write(PC, reset | 1)
-        if self.run(limit=20, until=self.entry) != "until":
-            raise SystemExit(f"{self.case.name}: the boot path isn't reached: {self.stop}")
+        for place in (self.board, self.entry):
+            if self.run(limit=ENDLESS, until=place) != "until":
+                raise SystemExit(f"{self.case.name}: the boot path isn't reached: {self.stop}")
+            if place == self.board:
+                self.back = self.uc.reg_read(LR) & ~1
+                self._at(self.back, self._returned)
+        self.sound = self.uc.context_save()
 
     def know(self, memos):
         """Primitives whose outcome is known are not run again."""
@@ -197,18 +242,35 @@ class Machine:
         self.uc.ctl_flush_tb()
 
     def _recall(self, entry):
+        registers = self.called.read()
+        if any(self._is(*state) for state in self.clean.get((entry, registers), [])):
+            self._end("as before")
+            return
         for memo in self.memos[entry]:
-            if memo is not self.bypass and memo.matches(self):
-                self.memo = memo
+            if memo is not self.bypass and memo.matches(self, registers):
+                self.memo = memo, registers
                 self.uc.emu_stop()
                 return
-        self.limit += MORE
+        self.blocks.left += MORE * max(len(memo.blocks) for memo in self.memos[entry])
+
+    def mark(self, entry):
+        """The clean run comes by here: a run that comes to be in the same state goes on as it does."""
+        registers, memory, eeprom = self.save()
+        sp = self.uc.reg_read(SP)
+        used = [(max(start, sp), data[max(0, sp - start):]) if start <= sp < start + len(data) else (start, data)
+                for start, data in memory]
+        self.clean.setdefault((entry, self.called.read()), []).append((used, eeprom))
+
+    def _is(self, memory, eeprom):
+        """Whether all that is in use is what it was. What lies below the stack pointer isn't."""
+        return (not self.extra and not self.handed and self.eeprom.same(eeprom)
+                and all(self.uc.mem_read(at, len(data)) == data for at, data in memory))
 
     def write(self, address, data):
         """Writes RAM as the processor would."""
         if self.before:
             for page in range(address & -PAGE, address + len(data), PAGE):
-                if page not in self.watched and page not in self.extra:
+                if page not in self.watched and page & -BLOCK not in self.extra:
                     self._protected(self.uc, None, page, 1)
         self.uc.mem_write(address, data)
 
@@ -224,7 +286,9 @@ class Machine:
 
         hook = self.uc.hook_add(UC_HOOK_BLOCK, count)
         self.uc.ctl_flush_tb()
-        ended = self.run(limit=60)
+        clean, self.clean = self.clean, {}
+        ended = self.run(limit=ENDLESS)
+        self.clean = clean
         self.uc.hook_del(hook)
         self.uc.ctl_flush_tb()
         self.stop = None
@@ -239,28 +303,34 @@ class Machine:
         """From here on `pages` are saved; others, when they are first written."""
         self.watched = pages
         for start, length in (RAM, PSRAM):
-            for at, size in _runs(page for page in range(start, start + length, PAGE) if page not in pages):
+            for at, size in self.unwatched(start, length):
                 self.uc.mem_protect(at, size, UC_PROT_READ | UC_PROT_EXEC)
         self.runs = _runs(sorted(pages))
         self.before = {start: bytes(self.uc.mem_read(*RAM)) if start == RAM[0] else bytes(self.uc.mem_read(*PSRAM))
                        for start in (RAM[0], PSRAM[0])}
 
+    def unwatched(self, start, length):
+        return _runs(page for page in range(start, start + length, PAGE) if page not in self.watched)
+
     def save(self):
         memory = [(start, bytes(self.uc.mem_read(start, length))) for start, length in self.runs]
-        return self.uc.reg_read_batch(REGISTERS), memory, self.eeprom.state()
+        return self.all.read(), memory, self.eeprom.state()
 
     def restore(self, saved):
         registers, memory, eeprom = saved
         for start, data in memory:
             self.uc.mem_write(start, data)
-        for page in self.extra:
-            base = RAM[0] if page < PSRAM[0] else PSRAM[0]
-            self.uc.mem_write(page, self.before[base][page - base : page - base + PAGE])
-            self.uc.mem_protect(page, PAGE, UC_PROT_READ | UC_PROT_EXEC)
+        for block in self.extra:
+            for at, length in self.unwatched(block, BLOCK):
+                base = RAM[0] if at < PSRAM[0] else PSRAM[0]
+                self.uc.mem_write(at, self.before[base][at - base : at - base + length])
+                self.uc.mem_protect(at, length, UC_PROT_READ | UC_PROT_EXEC)
         self.extra.clear()
-        self.uc.reg_write_batch(list(zip(REGISTERS, registers)))
+        # A crash can leave more behind in the engine than registers: after a jump to 0, all is a fault.
+        self.uc.context_restore(self.sound)
+        self.all.write(registers)
         self.eeprom.restore(eeprom)
-        self.frame, self.handed = None, False
+        self.handed = False
 
     def patch(self, address, data):
         self.uc.mem_protect(address & -PAGE, 2 * PAGE if address % PAGE > PAGE - 4 else PAGE, UC_PROT_ALL)

@@ -8,20 +8,25 @@ millions of instructions. Where anything differs, the function is really run.
 
 from unicorn import UC_HOOK_BLOCK, UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
 
-from machine import ARGUMENTS, FLASH, I2C, LR, PAGE, PC, RESULTS, SP
+from machine import ENDLESS, FLASH, I2C, PAGE, PC, RESULTS
 
 # Parts of mangled names: signatures, key exchange, and the bus.
 BUS = ["embedded_hal..i2c..I2c"]
-LONG = ["4sign9Publisher10has_signed", "4sign9Publisher16has_signed_parts", "5decap17h", "AeadInOut", "blake36Hasher6update", "compress256"] + BUS
+# Ciphers. What one does between its authenticator and the keystream decides: it compares the tag.
+AEAD = ["AeadInOut"]
+AUTHENTICATORS = ["proc_block", "update_padded"]
+KEYSTREAM = ["apply_keystream"]
+LONG = ["4sign9Publisher10has_signed", "4sign9Publisher16has_signed_parts", "5decap17h", "blake36Hasher6update",
+        "compress256"] + AEAD + BUS
 
 
 class Memo:
     """One call: what went in, and what came out."""
 
     def __init__(self, machine, entry):
-        self.entry, self.sp = entry, machine.uc.reg_read(SP)
-        self.back = machine.uc.reg_read(LR) & ~1
-        self.arguments = [machine.uc.reg_read(register) for register in ARGUMENTS]
+        *registers, self.sp, back = machine.called.read()
+        self.entry, self.back, self.arguments = entry, back & ~1, registers[:4]
+        self.key = (*self.arguments, self.sp)
         self.eeprom_before = machine.eeprom.state()
         self.reads, self.writes, self.blocks, self.bus, self.watched = {}, {}, [], False, False
 
@@ -54,28 +59,32 @@ class Memo:
         self.inputs = [(at, bytes(self.reads[i] for i in range(at, at + length))) for at, length in inputs]
         self.reads = self.writes = None
 
-    def matches(self, machine):
-        uc = machine.uc
-        if uc.reg_read(SP) != self.sp or [uc.reg_read(register) for register in ARGUMENTS] != self.arguments:
+    def matches(self, machine, called):
+        """`called`: the registers as they are now."""
+        if (*called[:4], called[-2]) != self.key:
             return False
         if self.bus and not machine.eeprom.same(self.eeprom_before):
             return False
-        return all(uc.mem_read(at, len(data)) == data for at, data in self.inputs)
+        return all(machine.uc.mem_read(at, len(data)) == data for at, data in self.inputs)
 
-    def apply(self, machine):
-        uc = machine.uc
+    def apply(self, machine, called):
         for at, data in self.effects:
             machine.write(at, data)
-        for register, value in zip(RESULTS, self.results):
-            uc.reg_write(register, value)
         if self.bus:
             machine.eeprom.restore(self.eeprom_after)
-        uc.reg_write(PC, uc.reg_read(LR) | 1)
+        machine.results.write((*self.results, called[-1] | 1))
         machine.used += 1
 
     def instructions(self):
         """Roughly: three bytes each."""
         return sum(size for _, size in self.blocks) // 3
+
+
+class Part:
+    """The blocks of a call from `start` up to `end`, or to where it returns."""
+
+    def __init__(self, call, start, end):
+        self.call, self.start, self.end = call, start, end
 
 
 def _spans(addresses):
@@ -95,21 +104,33 @@ class Recorder:
         self.machine, self.known, self.call, self.trace = machine, known, None, []
         self.primitives = set(machine.image.functions_like(LONG))
         self.buses = set(machine.image.functions_like(BUS))
+        self.ciphers = set(machine.image.functions_like(AEAD))
+        self.authenticators = machine.image.ranges_like(AUTHENTICATORS)
+        self.keystream = machine.image.ranges_like(KEYSTREAM)
         while True:
             verdict = self._outside()
             if verdict != "call":
                 break
             memo = self._call()
-            self.trace.append(memo)
+            self.trace.extend(self._parts(memo) if memo.entry in self.ciphers else [memo])
         self.verdict = verdict
+
+    def _parts(self, memo):
+        """A cipher's call: before it compares the tag, each block while it does, and what follows."""
+        places = [address for address, _ in memo.blocks]
+        start = 1 + max(n for n, at in enumerate(places) if _within(self.authenticators, at))
+        after = (n for n in range(start, len(places)) if _within(self.keystream, places[n]))
+        end = next(after, len(places))
+        deciding = [(address, size, True) for address, size in memo.blocks[start:end]]
+        return [Part(memo, 0, start), *deciding, Part(memo, end, None)]
 
     def _outside(self):
         """To the next call of a primitive, or to the end."""
         def block(uc, address, size, _):
             if address in self.primitives:
                 self.machine._end("call")
-            else:
-                self.trace.append((address, size))
+            elif address != self.machine.back:
+                self.trace.append((address, size, False))
 
         return self._hooked([(UC_HOOK_BLOCK, block)], None)
 
@@ -117,11 +138,12 @@ class Recorder:
         """One call: three times, for the engine is known to go wrong where reads are watched within an IT."""
         machine = self.machine
         memo = Memo(machine, machine.uc.reg_read(PC))
+        machine.mark(memo.entry)
         for known in self.known.get(memo.entry, []):
-            if known.matches(machine):
-                known.apply(machine)
+            if known.matches(machine, machine.called.read()):
+                known.apply(machine, machine.called.read())
                 return known
-        saved, log = machine.save(), (machine.frame, machine.handed)
+        saved, handed = machine.save(), machine.handed
         self._hooked([(UC_HOOK_BLOCK, lambda _, at, size, __: memo.blocks.append((at, size)))], memo.back)
         genuine = machine.save()
         memo.finish(machine)
@@ -135,10 +157,10 @@ class Recorder:
             self._watch(memo)
         machine.restore(saved)
         if memo.watched:
-            memo.apply(machine)
+            memo.apply(machine, machine.called.read())
             memo.watched = _same(machine, machine.save(), genuine, memo.sp)
         machine.restore(genuine)
-        machine.frame, machine.handed = log
+        machine.handed = handed
         if memo.watched:
             self.known.setdefault(memo.entry, []).append(memo)
         return memo
@@ -168,11 +190,15 @@ class Recorder:
         uc = self.machine.uc
         hooks = [uc.hook_add(*hook) for hook in hooks]
         uc.ctl_flush_tb()
-        ended = self.machine.run(limit=60) if until is None else self.machine.run(limit=60, until=until)
+        ended = self.machine.run(ENDLESS) if until is None else self.machine.run(ENDLESS, until)
         for hook in hooks:
             uc.hook_del(hook)
         uc.ctl_flush_tb()
         return ended
+
+
+def _within(ranges, address):
+    return any(start <= address < end for start, end in ranges)
 
 
 def _same(machine, a, b, sp):
