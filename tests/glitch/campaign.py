@@ -215,9 +215,9 @@ class Campaign:
         targets = self.plan.inside(call)
         self.counts["inside"] += call.instructions()
         self.runner.bypass = call
-        for n, (address, length) in targets:
+        for n in targets:
             self.reach(call, saved, n)
-            units = self.units(address, length, False)
+            units = self.units(call.places[n], call.sizes[n], False)
             wanted = n * 7919 % len(units)
             for before in units[:wanted]:
                 self.pass_by(*before[:2])

@@ -18,7 +18,7 @@ from collections import Counter
 from campaign import Campaign
 from elf import Image
 from machine import ARGUMENTS, ENDLESS, Machine
-from plans import Long, Short
+from plans import Control, Long, Short
 
 # Where a check has been made weak, the campaign must find a way through: the case, and what is done to the image.
 CONTROLS = {
@@ -104,7 +104,7 @@ def run(options, name, control, part, parts):
         image, case = Image(options.image), Case(os.path.join(options.cases, name))
         if control:
             CONTROLS[control][1](image)
-        plan = (Long if options.long and not control else Short)(case.name, options.shard)
+        plan = (Control if control else Long if options.long else Short)(case.name, options.shard)
         campaign = Campaign(image, case, {} if control else KNOWN, plan, options.success)
         if case.verdict != "opened":
             campaign.run(part, parts)

@@ -251,7 +251,7 @@ class Machine:
                 self.memo = memo, registers
                 self.uc.emu_stop()
                 return
-        self.blocks.left += MORE * max(len(memo.blocks) for memo in self.memos[entry])
+        self.blocks.left += MORE * max(len(memo.places) for memo in self.memos[entry])
 
     def mark(self, entry):
         """The clean run comes by here: a run that comes to be in the same state goes on as it does."""

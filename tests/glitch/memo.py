@@ -6,6 +6,8 @@ same arguments, and with the same bytes at every address that it read, what it d
 millions of instructions. Where anything differs, the function is really run.
 """
 
+from array import array
+
 from unicorn import UC_HOOK_BLOCK, UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
 
 from machine import ENDLESS, FLASH, I2C, PAGE, PC, RESULTS
@@ -28,7 +30,13 @@ class Memo:
         self.entry, self.back, self.arguments = entry, back & ~1, registers[:4]
         self.key = (*self.arguments, self.sp)
         self.eeprom_before = machine.eeprom.state()
-        self.reads, self.writes, self.blocks, self.bus, self.watched = {}, {}, [], False, False
+        self.reads, self.writes, self.bus, self.watched = {}, {}, False, False
+        # Of its blocks, some hundred thousand.
+        self.places, self.sizes = array("L"), array("H")
+
+    def block(self, _, address, size, __):
+        self.places.append(address)
+        self.sizes.append(size)
 
     def finish(self, machine):
         self.results = [machine.uc.reg_read(register) for register in RESULTS]
@@ -77,7 +85,7 @@ class Memo:
 
     def instructions(self):
         """Roughly: three bytes each."""
-        return sum(size for _, size in self.blocks) // 3
+        return sum(self.sizes) // 3
 
 
 class Part:
@@ -117,11 +125,11 @@ class Recorder:
 
     def _parts(self, memo):
         """A cipher's call: before it compares the tag, each block while it does, and what follows."""
-        places = [address for address, _ in memo.blocks]
+        places = memo.places
         start = 1 + max(n for n, at in enumerate(places) if _within(self.authenticators, at))
         after = (n for n in range(start, len(places)) if _within(self.keystream, places[n]))
         end = next(after, len(places))
-        deciding = [(address, size, True) for address, size in memo.blocks[start:end]]
+        deciding = [(address, size, True) for address, size in zip(places[start:end], memo.sizes[start:end])]
         return [Part(memo, 0, start), *deciding, Part(memo, end, None)]
 
     def _outside(self):
@@ -144,7 +152,7 @@ class Recorder:
                 known.apply(machine, machine.called.read())
                 return known
         saved, handed = machine.save(), machine.handed
-        self._hooked([(UC_HOOK_BLOCK, lambda _, at, size, __: memo.blocks.append((at, size)))], memo.back)
+        self._hooked([(UC_HOOK_BLOCK, memo.block)], memo.back)
         genuine = machine.save()
         memo.finish(machine)
         machine.restore(saved)

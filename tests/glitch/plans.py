@@ -27,8 +27,21 @@ class Short:
     def inside(self, call):
         if call.bus:
             return []
-        step = max(1, len(call.blocks) // self.CALLS)
-        return [(n, call.blocks[n]) for n in range(self.seed % step, len(call.blocks), step)]
+        step = max(1, len(call.places) // self.CALLS)
+        return range(self.seed % step, len(call.places), step)
+
+
+class Control:
+    """Each instruction that decides, skipped each time that it is executed."""
+
+    def __init__(self, *_):
+        pass
+
+    def choose(self, at, nth, of, left, inside):
+        return not inside, []
+
+    def inside(self, call):
+        return []
 
 
 class Long:
@@ -49,8 +62,8 @@ class Long:
     def inside(self, call):
         """Of the blocks, each the first time that it is executed, every so manieth: others in each case."""
         first = {}
-        for n, block in enumerate(call.blocks):
-            first.setdefault(block, n)
-        places = sorted((n, block) for block, n in first.items())
+        for n, address in enumerate(call.places):
+            first.setdefault(address, n)
+        places = sorted(first.values())
         step = max(1, len(places) // self.CALLS)
         return places[self.seed % step :: step]
