@@ -64,8 +64,8 @@ class Campaign:
                     # The rest of an IT, which the walker didn't stop in.
                     continue
                 begun, over = at, instructions[-1][0] + instructions[-1][1]
-                if self.walker.uc.reg_read(PC) != at:
-                    raise SystemExit(f"{self.case.name}: at {self.walker.uc.reg_read(PC):#x}, not {at:#x}")
+                if self.walker.pc() != at:
+                    raise SystemExit(f"{self.case.name}: at {self.walker.pc():#x}, not {at:#x}")
                 seen[at] += 1
                 left -= 1
                 if left * parts // total == part:
@@ -91,10 +91,10 @@ class Campaign:
     def pass_by(self, at, parts):
         """The one unit, undisturbed."""
         walker, end = self.walker, parts[-1][0] + parts[-1][1]
-        while at <= walker.uc.reg_read(PC) < end:
-            before = walker.uc.reg_read(PC)
+        while at <= walker.pc() < end:
+            before = walker.pc()
             stop = walker.step()
-            if stop is not None or walker.uc.reg_read(PC) <= before:
+            if stop is not None or walker.pc() <= before:
                 return
 
     # Faults.
@@ -139,7 +139,7 @@ class Campaign:
         walker.restore(saved)
         walker.patch(address, code)
         stop, steps = walker.step(), 1
-        while stop is None and len(parts) > steps and start < walker.uc.reg_read(PC) < end:
+        while stop is None and len(parts) > steps and start < walker.pc() < end:
             stop, steps = walker.step(), steps + 1
         disturbed, handed = walker.save(), walker.handed
         # Only an engine that is sound forgets what it has translated.
@@ -180,7 +180,7 @@ class Campaign:
             call, sampled, start, until = call.call, sampled and call.start == 0, call.start, call.end
             if start > 0:
                 return self.rest(call)
-        if call.watched and not call.matches(self.walker, self.walker.called.read()):
+        if call.watched and not call.matches(self.walker):
             raise SystemExit(f"{self.case.name}: what goes into a primitive has changed")
         if sampled:
             self.inside(call)

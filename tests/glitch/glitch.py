@@ -18,6 +18,7 @@ from collections import Counter
 from campaign import Campaign
 from elf import Image
 from machine import ARGUMENTS, ENDLESS, Machine
+from memo import Known
 from plans import Control, Long, Short
 
 # Where a check has been made weak, the campaign must find a way through: the case, and what is done to the image.
@@ -95,7 +96,7 @@ def piece(item):
     return outcome
 
 
-KNOWN = {}
+KNOWN = Known()
 
 
 def run(options, name, control, part, parts):
@@ -105,7 +106,7 @@ def run(options, name, control, part, parts):
         if control:
             CONTROLS[control][1](image)
         plan = (Control if control else Long if options.long else Short)(case.name, options.shard)
-        campaign = Campaign(image, case, {} if control else KNOWN, plan, options.success)
+        campaign = Campaign(image, case, Known() if control else KNOWN, plan, options.success)
         if case.verdict != "opened":
             campaign.run(part, parts)
         places = Counter(f"{kind} at {at:#x} in {image.name_at(at)}: {ended}, {'' if handed else 'not '}handed over, "

@@ -104,8 +104,9 @@ class Machine:
         # The floating-point unit is on in this engine; the image switches it on itself.
         uc.reg_write(arm.UC_ARM_REG_FPEXC, 1 << 30)
         self.called, self.results = Registers(uc, CALLED), Registers(uc, RESULTS + [PC])
-        self.all = Registers(uc, REGISTERS)
-        self.stop, self.memo, self.memos, self.used, self.bypass = None, None, {}, 0, None
+        self.all, self.semihosting = Registers(uc, REGISTERS), Registers(uc, [ARGUMENTS[0], PC])
+        self.place = Registers(uc, [PC])
+        self.stop, self.memo, self.memos, self.bypass = None, None, None, None
         self.watched, self.extra, self.before = set(), set(), None
         self.hooked, self.clean, self.handed, self.back, self.over = set(), {}, False, None, False
         self.blocks = Blocks(uc)
@@ -163,13 +164,10 @@ class Machine:
 
     def _exception(self, uc, number, _):
         if number == 7:
-            operation = uc.reg_read(ARGUMENTS[0])
+            operation, pc = self.semihosting.read()
             if operation in (0x18, 0x20):
                 self._end("no verdict")
-            uc.reg_write(ARGUMENTS[0], 0)
-            pc = uc.reg_read(PC)
-            if bytes(uc.mem_read(pc, 2)) == b"\xab\xbe":
-                uc.reg_write(PC, pc + 2 | 1)
+            self.semihosting.write((0, pc + 2 | 1 if self.flash(pc, 2) == b"\xab\xbe" else pc | 1))
         else:
             self._end("crashed")
 
@@ -190,13 +188,13 @@ class Machine:
         while self.stop is None:
             self.memo = None
             try:
-                self.uc.emu_start(self.uc.reg_read(PC) | 1, until)
+                self.uc.emu_start(self.pc() | 1, until)
             except UcError:
                 self.stop = "crashed"
                 continue
             if self.memo is not None:
                 self.memo[0].apply(self, self.memo[1])
-            elif self.stop is None and self.uc.reg_read(PC) == until:
+            elif self.stop is None and self.pc() == until:
                 self.stop = "until"
             elif self.stop is None and self.blocks.left == 0:
                 self.stop = "hung"
@@ -214,7 +212,7 @@ class Machine:
         that it has translated for counting."""
         self.stop, self.blocks.left = None, ENDLESS
         try:
-            self.uc.emu_start(self.uc.reg_read(PC) | 1, 0xFFFF_FFFE, count=1)
+            self.uc.emu_start(self.pc() | 1, 0xFFFF_FFFE, count=1)
         except UcError:
             return "crashed"
         return self.stop
@@ -235,7 +233,7 @@ class Machine:
     def know(self, memos):
         """Primitives whose outcome is known are not run again."""
         self.memos = memos
-        for entry in memos:
+        for entry in memos.calls:
             if entry not in self.hooked:
                 self.hooked.add(entry)
                 self._at(entry, lambda entry=entry: self._recall(entry))
@@ -246,12 +244,12 @@ class Machine:
         if any(self._is(*state) for state in self.clean.get((entry, registers), [])):
             self._end("as before")
             return
-        for memo in self.memos[entry]:
-            if memo is not self.bypass and memo.matches(self, registers):
-                self.memo = memo, registers
-                self.uc.emu_stop()
-                return
-        self.blocks.left += MORE * max(len(memo.places) for memo in self.memos[entry])
+        memo = self.memos.find(entry, self, registers, self.bypass)
+        if memo:
+            self.memo = memo, registers
+            self.uc.emu_stop()
+        else:
+            self.blocks.left += MORE * self.memos.longest[entry]
 
     def mark(self, entry):
         """The clean run comes by here: a run that comes to be in the same state goes on as it does."""
@@ -293,6 +291,9 @@ class Machine:
         self.uc.ctl_flush_tb()
         self.stop = None
         return ended == "block"
+
+    def pc(self):
+        return self.place.read()[0]
 
     def flash(self, address, size):
         return bytes(self.uc.mem_read(address, size))

@@ -67,10 +67,8 @@ class Memo:
         self.inputs = [(at, bytes(self.reads[i] for i in range(at, at + length))) for at, length in inputs]
         self.reads = self.writes = None
 
-    def matches(self, machine, called):
-        """`called`: the registers as they are now."""
-        if (*called[:4], called[-2]) != self.key:
-            return False
+    def matches(self, machine):
+        """Whether all else is the same, where it is called with the same."""
         if self.bus and not machine.eeprom.same(self.eeprom_before):
             return False
         return all(machine.uc.mem_read(at, len(data)) == data for at, data in self.inputs)
@@ -81,11 +79,26 @@ class Memo:
         if self.bus:
             machine.eeprom.restore(self.eeprom_after)
         machine.results.write((*self.results, called[-1] | 1))
-        machine.used += 1
 
     def instructions(self):
         """Roughly: three bytes each."""
         return sum(self.sizes) // 3
+
+
+class Known:
+    """Calls, by where they begin and what they are called with."""
+
+    def __init__(self):
+        self.calls, self.longest = {}, {}
+
+    def add(self, memo):
+        self.calls.setdefault(memo.entry, {}).setdefault(memo.key, []).append(memo)
+        self.longest[memo.entry] = max(self.longest.get(memo.entry, 0), len(memo.places))
+
+    def find(self, entry, machine, called, but=None):
+        """`called`: the registers as they are now."""
+        memos = self.calls.get(entry, {}).get((*called[:4], called[-2]), ())
+        return next((memo for memo in memos if memo is not but and memo.matches(machine)), None)
 
 
 class Part:
@@ -147,10 +160,10 @@ class Recorder:
         machine = self.machine
         memo = Memo(machine, machine.uc.reg_read(PC))
         machine.mark(memo.entry)
-        for known in self.known.get(memo.entry, []):
-            if known.matches(machine, machine.called.read()):
-                known.apply(machine, machine.called.read())
-                return known
+        known = self.known.find(memo.entry, machine, machine.called.read())
+        if known:
+            known.apply(machine, machine.called.read())
+            return known
         saved, handed = machine.save(), machine.handed
         self._hooked([(UC_HOOK_BLOCK, memo.block)], memo.back)
         genuine = machine.save()
@@ -170,7 +183,7 @@ class Recorder:
         machine.restore(genuine)
         machine.handed = handed
         if memo.watched:
-            self.known.setdefault(memo.entry, []).append(memo)
+            self.known.add(memo)
         return memo
 
     def _watch(self, memo):

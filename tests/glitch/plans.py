@@ -48,7 +48,7 @@ class Long:
     """Every instruction that decides is skipped each time that it is executed. Each of its bits is flipped the first
     and the last time, and one bit in every 16th execution between them."""
 
-    PARTS, CALLS = 8, 12
+    PARTS, CALLS = 2, 12
 
     def __init__(self, name, shard):
         self.seed = shard % 65_536 + sum(name.encode())
