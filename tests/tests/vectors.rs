@@ -16,6 +16,7 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use getrandom::SysRng;
 use modelseal::cipher::Backend;
+use modelseal::list::{Entry, List};
 use modelseal::open::SealedFile;
 use modelseal_core::Error;
 use modelseal_core::grant::{DeviceId, Grant, check_x25519};
@@ -24,7 +25,7 @@ use modelseal_core::open::{Conditions, Confirmation, FloorStore, Request, Unwrap
 use modelseal_core::sealed::{Envelope, Header, PREFIX_LEN, Prefix};
 use modelseal_core::sign::{Publisher, PublisherKey};
 use modelseal_hsm::{Location, Passphrase};
-use modelseal_tests::vectors::{Case, ERRORS, Expect, Key, LAYERS, Number, Opened, all, unbase64};
+use modelseal_tests::vectors::{Case, ERRORS, Expect, File, Key, LAYERS, Number, Opened, all, unbase64};
 use modelseal_tests::workspace::PASSPHRASE;
 use modelseal_tests::{counted, forge};
 use rand_core::UnwrapErr;
@@ -45,6 +46,7 @@ fn modelseal_agrees_with_every_vector() {
                 *refused.entry(case.layer.clone().expect("a layer")).or_insert(0) += 1;
                 codes.insert(*code);
             }
+            Expect::Class(_) => *refused.entry(case.layer.clone().expect("a layer")).or_insert(0) += 1,
             _ => {
                 assert_eq!(case.layer, None, "{}", case.name);
                 opened += 1;
@@ -143,6 +145,9 @@ type Refusal = &'static str;
 
 impl Run<'_> {
     fn outcome(&mut self) -> Expect {
+        if let Some(list) = &self.case.list {
+            return self.parse_list(&unbase64(list));
+        }
         match self.operate() {
             Ok(None) => Expect::Accepted(true),
             Ok(Some(opened)) => Expect::Opened(opened),
@@ -151,6 +156,21 @@ impl Run<'_> {
                 Expect::Refused { code, name: name.into() }
             }
         }
+    }
+
+    fn parse_list(&self, bytes: &[u8]) -> Expect {
+        let list = match List::parse(bytes) {
+            Ok(list) => list,
+            Err(error) => return Expect::Class(u16::from(error.code() as u8)),
+        };
+        let file = |entry: &Entry| File {
+            path: entry.path.clone(),
+            id: hex::encode(entry.id),
+            length: Number(entry.length),
+        };
+        let files: Vec<_> = list.files().iter().map(file).collect();
+        assert_eq!(self.case.files.as_ref(), Some(&files), "{}", self.case.name);
+        Expect::Accepted(true)
     }
 
     fn operate(&mut self) -> Result<Option<Opened>, Refusal> {

@@ -5,6 +5,7 @@
 //! - `opens`: what must open; `derives`: keys that are derived for devices
 //! - `shape`, `shape_of_grants`: what doesn't parse
 //! - `collide`: what opens under two keys
+//! - `lists`: lists of folders
 //! - `signed`, `granted`, `sealed`: what parses and is refused by signatures and keys, by terms, by the payload
 //!
 //! Everything is the same at each run. What is expected is stated case by case, and is never what a reader said.
@@ -12,6 +13,7 @@
 mod collide;
 mod derives;
 mod granted;
+mod lists;
 mod make;
 mod opens;
 mod scene;
@@ -25,8 +27,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What may fail, and where.
-pub const LAYERS: [&str; 8] =
-    ["shape", "signature", "terms", "grant", "commitment", "index", "chunk", "root"];
+pub const LAYERS: [&str; 9] =
+    ["shape", "signature", "terms", "grant", "commitment", "index", "chunk", "root", "list"];
 
 /// All cases, in no particular order.
 pub fn all() -> Vec<Case> {
@@ -39,6 +41,7 @@ pub fn all() -> Vec<Case> {
         granted::cases(),
         collide::cases(),
         sealed::cases(),
+        lists::cases(),
     ]
     .concat()
 }
@@ -64,6 +67,12 @@ pub struct Case {
     /// The grant, Base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
+    /// The list of a folder, Base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
+    /// What is in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<File>>,
     /// The trusted keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publisher: Option<Vec<Key>>,
@@ -84,6 +93,18 @@ pub struct Case {
     /// What a correct reader computes on the way, as hex.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,
+}
+
+/// A file of a folder, as its list has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Below the folder.
+    pub path: String,
+    /// 32 bytes as hex.
+    pub id: String,
+    /// In bytes.
+    pub length: Number,
 }
 
 /// A fleet key, and the device that a key is derived for.
@@ -162,6 +183,8 @@ pub enum Expect {
         /// Its name.
         name: String,
     },
+    /// An error that has a class, and no number (14).
+    Class(u16),
     /// Nothing is wrong.
     Accepted(bool),
 }
@@ -217,6 +240,8 @@ impl Case {
             profile: None,
             sealed: None,
             grant: None,
+            list: None,
+            files: None,
             publisher: None,
             device: None,
             vault: None,
@@ -234,6 +259,17 @@ impl Case {
 
     fn grant(mut self, bytes: &[u8]) -> Self {
         self.grant = Some(base64(bytes));
+        self
+    }
+
+    fn list(mut self, bytes: &[u8]) -> Self {
+        self.list = Some(base64(bytes));
+        self
+    }
+
+    fn list_refused(mut self, class: u16) -> Self {
+        self.layer = Some("list".into());
+        self.expect = Expect::Class(class);
         self
     }
 

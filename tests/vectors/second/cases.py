@@ -10,6 +10,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from .folder import ListRefused, parse_list
 from .grant import DeviceKeyWrapping, Grant, HpkeWrapping, grants_signed_bytes, parse_grant
 from .keys import (
     check_x25519,
@@ -66,6 +67,8 @@ def agree(got: Case, expected: Case) -> bool:
 
 
 def outcome(case: Case) -> Case:
+    if case["operation"] == "parse-list":
+        return parsed_list(case)
     try:
         opened = operate(case)
     except Refused as refused:
@@ -74,6 +77,16 @@ def outcome(case: Case) -> Case:
         return {"accepted": True}
     model = opened.model
     return {"opened": {"model_blake3": blake3(model).hexdigest(), "length": len(model), "floor": opened.floor}}
+
+
+def parsed_list(case: Case) -> Case:
+    try:
+        entries = parse_list(b64decode(case["list"], validate=True))
+    except ListRefused as refused:
+        return {"class": refused.exit_code}
+    files = [(entry.path, entry.id.hex(), entry.length) for entry in entries]
+    expected = [(file["path"], file["id"], int(file["length"])) for file in case.get("files") or []]
+    return {"accepted": files == expected}
 
 
 def operate(case: Case) -> Opened | None:
