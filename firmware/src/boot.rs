@@ -10,7 +10,7 @@ use modelseal_core::sealed::{Header, Layout, Prefix};
 use zeroize::Zeroize;
 
 use crate::device::Device;
-use crate::state::{Choice, Floor, StateStore};
+use crate::state::{Choice, Floor, StateStore, Trial};
 use crate::storage::{Memory, check_end, check_padding, read_signature, read_tag};
 
 /// Opens the sealed model that `region` holds from its first byte to its last. Nobody else writes `region`: the sealed
@@ -164,7 +164,7 @@ impl<'m> Loaded<'m> {
     pub(crate) fn confirm_as(
         self,
         device: &mut impl Device,
-        confirms: Option<Choice>,
+        confirms: Option<(Choice, Option<Trial>)>,
     ) -> Result<&'m mut [u8], Error> {
         let mut floor = Floor { store: device.state(), confirms };
         let model = self.opened.confirm(&mut floor)?;

@@ -1,5 +1,7 @@
-//! The state of a line in NOR flash, through [`sequential_storage`]: a log of records, so that a page is erased
-//! only when all are full, and all of them equally often.
+//! The state of a line in NOR flash, through [`sequential_storage`]: a log of records for each cell, so that a page is
+//! erased only when all of its log are full, and all of them equally often.
+
+use core::ops::Range;
 
 use embassy_futures::block_on;
 use embedded_storage::nor_flash::{ErrorType, NorFlash};
@@ -11,36 +13,56 @@ use crate::state::{Cell, Cells, RECORD_LEN, Twin};
 
 /// Most bytes in a word of flash.
 const WORD_MAX: usize = 32;
+/// Each log has one key.
+const KEY: u8 = 0;
 
-type Log<F> = MapStorage<u8, Blocking<F>, Cache<Uncached, Uncached, Uncached, u8>>;
+type Log<'f, F> = MapStorage<u8, Blocking<&'f mut F>, Cache<Uncached, Uncached, Uncached, u8>>;
 
-/// The state in the pages from byte `start` to byte `end` of the flash, at least two. Blank pages hold no state
+/// The state in the pages from byte `start` to byte `end` of the flash, at least four. Blank pages hold no state
 /// until [`Twin::enrol`] has written the first.
 pub fn state<F: NorFlash>(flash: F, start: u32, end: u32) -> Result<Twin<Flash<F>>, Error> {
-    let config = MapConfig::try_new(start..end).map_err(|_| Error::Storage)?;
-    Ok(Twin::new(Flash(MapStorage::new(Blocking(flash), config, Cache::new_uncached()))))
+    let page = u32::try_from(F::ERASE_SIZE).map_err(|_| Error::Storage)?;
+    let pages = end.checked_sub(start).and_then(|len| len.checked_div(page)).ok_or(Error::Storage)?;
+    let middle = start + pages / 2 * page;
+    let mut flash = Flash { flash, first: start..middle, second: middle..end };
+    flash.log(Cell::First)?;
+    flash.log(Cell::Second)?;
+    Ok(Twin::new(flash))
 }
 
-/// Two cells as two keys of a log. A key's older records can come back only if the newer ones rot, and then
-/// the other key has the newest still.
-pub struct Flash<F: NorFlash>(Log<F>);
+/// Two cells, each in a log of its own, of pages of its own. What makes a log lose its newest record, a page that rots
+/// as a whole included, leaves the other log's, and the two say so: they don't follow each other, or the newest is there.
+pub struct Flash<F> {
+    flash: F,
+    first: Range<u32>,
+    second: Range<u32>,
+}
 
 impl<F: NorFlash> Flash<F> {
     /// The flash, for what else is in it.
     pub fn into_flash(self) -> F {
-        self.0.destroy().0.0
+        self.flash
+    }
+
+    fn log(&mut self, cell: Cell) -> Result<Log<'_, F>, Error> {
+        let pages = match cell {
+            Cell::First => &self.first,
+            Cell::Second => &self.second,
+        };
+        let config = MapConfig::try_new(pages.clone()).map_err(|_| Error::Storage)?;
+        Ok(MapStorage::new(Blocking(&mut self.flash), config, Cache::new_uncached()))
     }
 }
 
 impl<F: NorFlash> Cells for Flash<F> {
     fn read(&mut self, cell: Cell) -> Result<Option<[u8; RECORD_LEN]>, Error> {
         let mut buffer = [0; RECORD_LEN + WORD_MAX];
-        block_on(self.0.fetch_item(&mut buffer, &key(cell))).or_else(unreadable)
+        block_on(self.log(cell)?.fetch_item(&mut buffer, &KEY)).or_else(unreadable)
     }
 
     fn write(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error> {
         let mut buffer = [0; RECORD_LEN + WORD_MAX];
-        block_on(self.0.store_item(&mut buffer, &key(cell), record)).map_err(|_| Error::Storage)
+        block_on(self.log(cell)?.store_item(&mut buffer, &KEY, record)).map_err(|_| Error::Storage)
     }
 }
 
@@ -49,13 +71,6 @@ fn unreadable<E>(error: sequential_storage::Error<E>) -> Result<Option<[u8; RECO
     match error {
         sequential_storage::Error::Storage { .. } => Err(Error::Storage),
         _ => Ok(None),
-    }
-}
-
-fn key(cell: Cell) -> u8 {
-    match cell {
-        Cell::First => 0,
-        Cell::Second => 1,
     }
 }
 

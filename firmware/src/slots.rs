@@ -35,8 +35,8 @@ pub trait Slots {
 pub struct Chosen {
     /// What was chosen.
     pub choice: Choice,
-    /// Whether it is still to be confirmed.
-    pub trial: bool,
+    /// As what it is tried, with the tries that are left after this one; none if it has been confirmed.
+    pub trial: Option<Trial>,
 }
 
 /// Chooses what this boot is to open. Takes one try from a trial, before anything of it is looked at, so that
@@ -46,8 +46,8 @@ pub fn choose(device: &mut impl Device, slots: &mut impl Slots) -> Result<Chosen
     match (state.trial, state.confirmed) {
         (Some(trial), Some(confirmed)) => attempt(device, slots, state, trial, confirmed),
         // With nothing to fall back to, there is no end to its tries.
-        (Some(Trial { choice, .. }), None) => Ok(Chosen { choice, trial: true }),
-        (None, Some(choice)) => Ok(Chosen { choice, trial: false }),
+        (Some(trial), None) => Ok(Chosen { choice: trial.choice, trial: Some(trial) }),
+        (None, Some(choice)) => Ok(Chosen { choice, trial: None }),
         (None, None) => Err(Error::Floor),
     }
 }
@@ -59,15 +59,16 @@ fn attempt(
     trial: Trial,
     confirmed: Choice,
 ) -> Result<Chosen, Error> {
-    let fallback = Chosen { choice: confirmed, trial: false };
+    let fallback = Chosen { choice: confirmed, trial: None };
     let Some(tries) = trial.tries.checked_sub(1) else {
         log!(warn, "the update wasn't confirmed, falling back");
         device.state().store(State { trial: None, ..state })?;
         return Ok(fallback);
     };
-    device.state().store(State { trial: Some(Trial { tries, ..trial }), ..state })?;
+    let trial = Trial { tries, ..trial };
+    device.state().store(State { trial: Some(trial), ..state })?;
     match verify(device, slots, trial.choice) {
-        Ok(_) => Ok(Chosen { choice: trial.choice, trial: true }),
+        Ok(_) => Ok(Chosen { choice: trial.choice, trial: Some(trial) }),
         Err(error) if may_pass(error) => Ok(fallback),
         Err(error) => {
             log!(warn, "the update is refused, {=u16} {=str}, falling back", error.code(), error.name());
@@ -95,13 +96,13 @@ impl Chosen {
     }
 
     fn is_tried(&self, state: &State) -> bool {
-        state.confirmed.is_some() && state.trial.map(|trial| trial.choice) == Some(self.choice)
+        state.confirmed.is_some() && self.trial.is_some() && state.trial == self.trial
     }
 
     /// What [`Loaded::confirm`] does, and remembers that what was chosen is what boots from now on. For when
     /// the application has seen the model run. Fails if an update has meanwhile begun in its place.
     pub fn confirm<'m>(self, loaded: Loaded<'m>, device: &mut impl Device) -> Result<&'m mut [u8], Error> {
-        loaded.confirm_as(device, Some(self.choice))
+        loaded.confirm_as(device, Some((self.choice, self.trial)))
     }
 }
 

@@ -210,7 +210,8 @@ impl<C: Cells> StateStore for Twin<C> {
 /// confirms what has been chosen, in the same store.
 pub(crate) struct Floor<'s, S> {
     pub(crate) store: &'s mut S,
-    pub(crate) confirms: Option<Choice>,
+    /// What has been chosen, and the trial that it was, as stored when it was chosen.
+    pub(crate) confirms: Option<(Choice, Option<Trial>)>,
 }
 
 impl<S: StateStore> FloorStore for Floor<'_, S> {
@@ -237,14 +238,15 @@ impl<S: StateStore> Floor<'_, S> {
     }
 
     /// A trial ends only with its own confirmation. What has been given up or written over since it was chosen can't
-    /// be confirmed any more.
+    /// be confirmed any more: another trial in the same places has all its tries left.
     fn confirmed(&self, state: State) -> Result<State, Error> {
         match self.confirms {
-            Some(_) if state.trial.map(|trial| trial.choice) == self.confirms => {
-                Ok(State { confirmed: self.confirms, trial: None, ..state })
+            None => Ok(state),
+            Some((choice, trial)) if trial.is_some() && state.trial == trial => {
+                Ok(State { confirmed: Some(choice), trial: None, ..state })
             }
-            Some(_) if state.confirmed != self.confirms => Err(Error::Storage),
-            _ => Ok(state),
+            Some((choice, _)) if state.confirmed == Some(choice) => Ok(state),
+            Some(_) => Err(Error::Storage),
         }
     }
 }

@@ -90,7 +90,9 @@ fn terms_are_kept() {
     let floor = |floor| move |device: &mut Fake| device.state.store(State::first(floor)).unwrap();
     assert_eq!(refusal(floor(7), |_| {}), None);
     assert_eq!(refusal(floor(8), |_| {}), Some(Error::RolledBack));
-    let blank = |device: &mut Fake| device.state = eeprom::state(Ram([0xff; STATE_LEN]), 0);
+    let blank = |device: &mut Fake| {
+        device.state = eeprom::state(Ram { bytes: [0xff; STATE_LEN], power: device.power.clone() }, 0)
+    };
     assert_eq!(refusal(blank, |_| {}), Some(Error::Floor));
 }
 

@@ -129,7 +129,10 @@ fn begin<T: Target>(
         Some(len) => {
             let choice = Choice { image: in_use.image.other(), grant };
             let room = target.room(choice, in_use)?;
-            (choice, Some(len).filter(|len| (1..=room).contains(len)).ok_or(Error::Memory)?)
+            if len == 0 {
+                return Err(Error::Truncated);
+            }
+            (choice, Some(len).filter(|len| *len <= room).ok_or(Error::Memory)?)
         }
         None => {
             let mut buffer = GRANT_BUFFER;
@@ -191,8 +194,11 @@ impl Update {
     fn finish(self, device: &mut impl Device, target: &mut impl Target) -> Result<Answer, Error> {
         let version = verify(device, target, self.choice)?;
         let state = device.state().load()?;
-        // Before anything has been confirmed, a factory's model is what there is to fall back to.
-        let confirmed = state.confirmed.or(state.trial.map(|trial| trial.choice));
+        // Before anything has been confirmed, a factory's model is what there is to fall back to, if there is one.
+        let confirmed = match (state.confirmed, state.trial) {
+            (None, Some(Trial { choice, .. })) => verify(device, target, choice).ok().map(|_| choice),
+            (confirmed, _) => confirmed,
+        };
         let trial = Some(Trial { choice: self.choice, tries: TRIES });
         device.state().store(State { confirmed, trial, ..state })?;
         log!(info, "verified the update, version {=u64}", version);
@@ -220,5 +226,7 @@ impl<T: Target> ReadStorage for Written<'_, T> {
     }
 }
 
+#[cfg(test)]
+mod cuts;
 #[cfg(test)]
 mod tests;

@@ -138,7 +138,7 @@ fn storage_that_does_not_answer_costs_one_try() {
 fn a_trial_that_was_given_up_meanwhile_is_not_confirmed() {
     let (mut device, mut places) = updated(8, |_| {});
     let chosen = choose(&mut device, &mut places).unwrap();
-    assert_eq!(chosen, Chosen { choice: B, trial: true });
+    assert_eq!(chosen, Chosen { choice: B, trial: Some(Trial { choice: B, tries: TRIES - 1 }) });
     let mut buffer = GRANT_BUFFER;
     let (grant, mut image) = places.find(B, &mut buffer).unwrap();
     let mut memory = [0; 4000];

@@ -342,6 +342,21 @@ fn one_rotten_cell_is_survived_and_two_are_an_error() {
     }
 }
 
+/// A page of flash that is lost as a whole, at any point of the logs' lives, brings no older state back.
+#[test]
+fn a_lost_page_of_flash_is_survived() {
+    let mut flash = OnFlash::enrolled(State::first(0));
+    for floor in 1..=80 {
+        flash = flash.store(State::first(floor)).0;
+        for (page, lost) in (0..FLASH_LEN / PAGE).flat_map(|page| [0x00, 0x5a, 0xff].map(|lost| (page, lost)))
+        {
+            let mut after = flash.clone();
+            after.chip().bytes[page * PAGE..][..PAGE].fill(lost);
+            assert_eq!(after.load(), Ok(State::first(floor)), "page {page} of {lost:#x}");
+        }
+    }
+}
+
 #[test]
 fn a_cell_is_mended_by_a_load() {
     for (byte, stored) in [(0, State::first(9)), (RECORD_LEN, State::first(9))] {

@@ -1,5 +1,8 @@
 //! A fake device, storage in RAM, and a publisher.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use ed25519_dalek::{Signer, SigningKey};
 use embedded_storage::{ReadStorage, Storage};
 use modelseal_core::Error;
@@ -34,14 +37,16 @@ pub(crate) struct Fake {
     pub(crate) publisher: Publisher,
     pub(crate) state: Twin<Eeprom<Ram>>,
     pub(crate) now: Option<u64>,
+    pub(crate) power: Power,
 }
 
 impl Fake {
     pub(crate) fn new(secret: Secret) -> Self {
         let publisher =
             Publisher::new(&[PublisherKey::Ed25519(signer().verifying_key().to_bytes())]).unwrap();
-        let state = eeprom::state(Ram(first_state(5)), 0);
-        Self { id: "doorbell-00042", line: LINE, secret, publisher, state, now: None }
+        let power = Power::default();
+        let state = eeprom::state(Ram { bytes: first_state(5), power: power.clone() }, 0);
+        Self { id: "doorbell-00042", line: LINE, secret, publisher, state, now: None, power }
     }
 }
 
@@ -71,24 +76,63 @@ impl Device for Fake {
     }
 }
 
-pub(crate) struct Ram(pub(crate) [u8; STATE_LEN]);
+/// How many steps of writing or erasing power will last, for all the memory that has this one.
+#[derive(Clone)]
+pub(crate) struct Power(Arc<AtomicUsize>);
+
+impl Default for Power {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+}
+
+impl Power {
+    pub(crate) fn lasts(&self, steps: usize) {
+        self.0.store(steps, Ordering::Relaxed);
+    }
+
+    /// Whether it is still on.
+    pub(crate) fn require(&self) -> Result<(), Error> {
+        if self.0.load(Ordering::Relaxed) == 0 { Err(Error::Storage) } else { Ok(()) }
+    }
+
+    /// One step. The last one is done by half.
+    pub(crate) fn step(&self, bytes: &mut [u8], new: impl Iterator<Item = u8>) -> Result<(), Error> {
+        self.require()?;
+        let left = self.0.fetch_sub(1, Ordering::Relaxed) - 1;
+        let half = if left == 0 { bytes.len() / 2 } else { bytes.len() };
+        bytes.iter_mut().zip(new).take(half).for_each(|(byte, new)| *byte = new);
+        if left == 0 {
+            // Where the other half begins, nobody can tell what is there.
+            bytes.iter_mut().skip(half).take(1).for_each(|byte| *byte ^= 0x5a);
+        }
+        self.require()
+    }
+}
+
+pub(crate) struct Ram {
+    pub(crate) bytes: [u8; STATE_LEN],
+    pub(crate) power: Power,
+}
 
 impl ReadStorage for Ram {
     type Error = Error;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
-        Memory::new(&self.0).read(offset, bytes)
+        self.power.require()?;
+        Memory::new(&self.bytes).read(offset, bytes)
     }
 
     fn capacity(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 }
 
 impl Storage for Ram {
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Error> {
-        let start = offset as usize;
-        self.0[start..start + bytes.len()].copy_from_slice(bytes);
+        for (old, new) in self.bytes[offset as usize..].chunks_mut(1).zip(bytes) {
+            self.power.step(old, [*new].into_iter())?;
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use embedded_storage::ReadStorage;
 use modelseal_core::Error;
 use modelseal_core::grant::Grant;
 
-use super::fixture::{Fake, Sealed};
+use super::fixture::{Fake, Power, Sealed};
 use crate::provision::{DELIVERY_MAX, Delivery};
 use crate::slots::Slots;
 use crate::state::{Choice, Slot};
@@ -20,12 +20,13 @@ pub(crate) struct Places {
     pub(crate) deliveries: [Vec<u8>; 2],
     /// How many bytes were written, by an update.
     pub(crate) written: usize,
+    pub(crate) power: Power,
 }
 
 impl Places {
     pub(crate) fn blank() -> Self {
         let blank = |len| [vec![0xff; len], vec![0xff; len]];
-        Self { images: blank(ROOM), deliveries: blank(DELIVERY_MAX), written: 0 }
+        Self { images: blank(ROOM), deliveries: blank(DELIVERY_MAX), written: 0, power: Power::default() }
     }
 
     /// What a factory or an installer does.
@@ -60,6 +61,7 @@ impl Slots for Places {
         choice: Choice,
         buffer: &'b mut GrantBuffer,
     ) -> Result<(Grant<'b>, impl ReadStorage), Error> {
+        self.power.require()?;
         let delivery = Delivery::read(&mut Memory::new(&self.deliveries[choice.grant as usize]), 0, buffer)?;
         let len = usize::try_from(delivery.sealed_len).map_err(|_| Error::Storage)?;
         let image = self.images[choice.image as usize].get(..len).ok_or(Error::Storage)?;
@@ -76,22 +78,25 @@ impl Target for Places {
     }
 
     fn read(&mut self, part: Part, choice: Choice, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        self.power.require()?;
         Memory::new(self.part(part, choice)).read(offset, bytes)
     }
 
     fn erase(&mut self, part: Part, choice: Choice, offset: u32) -> Result<(), Error> {
-        self.part(part, choice).iter_mut().skip(offset as usize).take(1024).for_each(|byte| *byte = 0xff);
-        Ok(())
+        let power = self.power.clone();
+        let part = self.part(part, choice).get_mut(offset as usize..).ok_or(Error::Storage)?;
+        let end = part.len().min(1024);
+        power.step(&mut part[..end], core::iter::repeat(0xff))
     }
 
     fn write(&mut self, part: Part, choice: Choice, offset: u32, bytes: &[u8]) -> Result<(), Error> {
         self.written += bytes.len();
+        let power = self.power.clone();
         let place =
             self.part(part, choice).get_mut(offset as usize..).and_then(|rest| rest.get_mut(..bytes.len()));
         let place = place.ok_or(Error::Storage)?;
         assert!(place.iter().all(|byte| *byte == 0xff), "written twice without being erased");
-        place.copy_from_slice(bytes);
-        Ok(())
+        power.step(place, bytes.iter().copied())
     }
 }
 

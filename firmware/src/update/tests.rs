@@ -155,7 +155,46 @@ fn the_first_update_can_fail_too() {
     let next = Next::new(8, &bench);
     assert_eq!(bench.update(next.brought(), |_, _| {}), Ok(8));
     for _ in 0..TRIES {
-        assert!(choose(&mut bench.device, &mut bench.places).unwrap().trial);
+        assert!(choose(&mut bench.device, &mut bench.places).unwrap().trial.is_some());
+    }
+    assert_eq!(bench.boot(), Ok(7));
+}
+
+/// A factory that puts no model there leaves nothing to fall back to, and the first update has no end to its tries.
+#[test]
+fn the_first_update_may_be_the_first_model() {
+    let mut bench = Bench { device: Fake::new(SECRETS[0]()), places: Places::blank() };
+    let next = Next::new(8, &bench);
+    assert_eq!(bench.update(next.brought(), |_, _| {}), Ok(8));
+    assert_eq!(bench.state().confirmed, None);
+    for _ in 0..=TRIES {
+        assert!(choose(&mut bench.device, &mut bench.places).unwrap().trial.is_some());
+    }
+    assert_eq!(bench.boot(), Ok(8));
+    let later = Next::new(9, &bench);
+    assert_eq!(bench.update(later.brought(), |_, _| {}), Ok(9));
+    assert_eq!(bench.boot(), Ok(9));
+}
+
+/// The trial that runs was replaced by another one in the same places: neither its end nor its refusal is that one's.
+#[test]
+fn a_trial_that_runs_is_not_the_one_that_has_just_arrived() {
+    let mut bench = Bench::new();
+    let (first, second) = (Next::new(8, &bench), Next::new(9, &bench));
+    assert_eq!(bench.update(first.brought(), |_, _| {}), Ok(8));
+    let chosen = choose(&mut bench.device, &mut bench.places).unwrap();
+    let (mut buffer, mut memory) = (GRANT_BUFFER, [0; 4000]);
+    let (grant, mut image) = bench.places.find(chosen.choice, &mut buffer).unwrap();
+    let loaded = load(&mut bench.device, grant, &mut image, &mut memory).unwrap();
+    drop(image);
+    assert_eq!(bench.update(second.brought(), |_, _| {}), Ok(9));
+    let arrived = bench.state();
+    assert_eq!(arrived.trial, Some(Trial { choice: chosen.choice, tries: TRIES }));
+    assert_eq!(chosen.refused(Error::Root, &mut bench.device), Error::Root);
+    assert_eq!(chosen.confirm(loaded, &mut bench.device), Err(Error::Storage));
+    assert_eq!(bench.state(), arrived);
+    for _ in 0..TRIES {
+        assert!(choose(&mut bench.device, &mut bench.places).unwrap().trial.is_some());
     }
     assert_eq!(bench.boot(), Ok(7));
 }
@@ -244,7 +283,7 @@ fn what_does_not_verify_is_refused_and_replaces_nothing() {
     refused(&other.file, &next.grant, Error::OtherModel);
     refused(&next.sealed.file, &[0; 99], Error::ForeignMagic);
     refused(&[1; ROOM + 1], &next.grant, Error::Memory);
-    refused(&[], &next.grant, Error::Memory);
+    refused(&[], &next.grant, Error::Truncated);
     let brought = Brought { image: None, grant: &[1; DELIVERY_MAX] };
     assert_eq!(bench.update(brought, |near, _| near.left = 100), Err(Failure::Grant));
 }

@@ -55,7 +55,7 @@ fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
     let mut buffer = GRANT_BUFFER;
     let (grant, sealed) = places.take(chosen.choice, &mut buffer)?;
     let image = if chosen.choice.image == Slot::A { "A" } else { "B" };
-    defmt::info!("image {=str}, trial {=bool}, {=usize} bytes", image, chosen.trial, sealed.len());
+    defmt::info!("image {=str}, trial {=bool}, {=usize} bytes", image, chosen.trial.is_some(), sealed.len());
 
     let opened = match modelseal_firmware::boot(&mut board, grant, sealed) {
         Ok(opened) => opened,

@@ -1,43 +1,48 @@
 //! What a board says.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use defmt_decoder::{DecodeError, Frame, StreamDecoder, Table};
 
 use crate::Failure;
 use crate::options::Options;
 
-/// Decodes the log while it arrives. It is complete only with a verdict at its end, unless power is to be cut.
+/// Decodes the log while it arrives. It is complete only with a verdict. That may be kept in a file, for whoever wants
+/// it behind all else, and knows what it means if there is none.
 pub(crate) fn log(options: &Options) -> Result<(), Failure> {
     let elf = std::fs::read(options.require("elf")?)?;
     let table = Table::parse(&elf).map_err(|error| error.to_string())?.ok_or("the image has no log")?;
     let mut decoder = table.new_stream_decoder();
-    let mut last = String::new();
+    let kept = options.get("verdict").map(Path::new);
+    let mut complete = kept.is_some();
     let mut piece = [0; 4096];
     loop {
         let n = std::io::stdin().read(&mut piece)?;
         if n == 0 {
-            break;
+            return if complete { Ok(()) } else { Err("the board stopped without a verdict".into()) };
         }
         decoder.received(piece.get(..n).unwrap_or_default());
-        print_frames(decoder.as_mut(), &mut last)?;
-    }
-    let ends = ["opened ", "refused ", "updated "].iter().any(|verdict| last.starts_with(verdict));
-    if ends || options.get("cut").is_some() {
-        Ok(())
-    } else {
-        Err("the board stopped without a verdict".into())
+        complete |= print_frames(decoder.as_mut(), kept)?;
     }
 }
 
-fn print_frames(decoder: &mut dyn StreamDecoder, last: &mut String) -> Result<(), Failure> {
+/// Whether a verdict was among them.
+fn print_frames(decoder: &mut dyn StreamDecoder, kept: Option<&Path>) -> Result<bool, Failure> {
+    let mut complete = false;
     loop {
-        match decoder.decode() {
-            Ok(frame) => *last = shown(&frame),
-            Err(DecodeError::UnexpectedEof) => return Ok(()),
+        let frame = match decoder.decode() {
+            Ok(frame) => frame,
+            Err(DecodeError::UnexpectedEof) => return Ok(complete),
             Err(DecodeError::Malformed) => return Err("the log is malformed".into()),
+        };
+        let line = shown(&frame) + "\n";
+        // What a board prints without a level is its verdict.
+        match (frame.level(), kept) {
+            (None, Some(path)) => std::fs::write(path, line)?,
+            _ => std::io::stdout().write_all(line.as_bytes())?,
         }
-        writeln!(std::io::stdout(), "{last}")?;
+        complete |= frame.level().is_none();
     }
 }
 

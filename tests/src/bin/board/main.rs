@@ -6,7 +6,7 @@
 //! board storage --board B --out FILE
 //! board program --board B --eeprom FILE --storage FILE --sealed S --grant G [--install yes]
 //! board send --socket S --grant G [--sealed S] [--cut BYTES]
-//! board log --elf ELF [--cut BYTES]
+//! board log --elf ELF [--verdict FILE]
 //! ```
 
 use std::process::ExitCode;

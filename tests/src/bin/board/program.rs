@@ -63,9 +63,14 @@ fn booted(eeprom: &Path) -> Result<Choice, Failure> {
 /// The places that aren't confirmed.
 fn spare(eeprom: &Path) -> Result<Choice, Failure> {
     let state = eeprom::state(Chip::open(eeprom)?, 0).load().map_err(|error| refused(error.code()))?;
-    let in_use =
-        state.confirmed.ok_or("nothing has been confirmed on this board that an update could follow")?;
-    Ok(Choice { image: in_use.image.other(), grant: in_use.grant.other() })
+    let in_use = state
+        .confirmed
+        .ok_or("nothing has been confirmed that --install could follow: boot this board without it first")?;
+    Ok(other(in_use))
+}
+
+fn other(choice: Choice) -> Choice {
+    Choice { image: choice.image.other(), grant: choice.grant.other() }
 }
 
 /// Stores that they are to be tried.
@@ -78,19 +83,26 @@ fn install(eeprom: &Path, choice: Choice) -> Result<(), Failure> {
 
 /// The memory map is in firmware/boards/mps2-an386/src/places.rs.
 fn mps2(options: &Options, choice: Choice, sealed: &[u8], grant: &[u8]) -> Result<(), Failure> {
-    let (image, delivery) = (
-        if choice.image == Slot::A { 0 } else { 8 << 20 },
-        if choice.grant == Slot::A { 0x0400 } else { 0x1000 },
-    );
+    const HALF: u32 = 8 << 20;
+    let delivery = |choice: Choice| if choice.grant == Slot::A { 0x0400 } else { 0x1000 };
     let mut storage = Chip::open(Path::new(options.require("storage")?))?;
-    if image as usize + sealed.len() > storage.capacity() {
+    let mut eeprom = Chip::open(Path::new(options.require("eeprom")?))?;
+    let mut buffer = GRANT_BUFFER;
+    // A model may have all of the storage that is behind its place, but not what the one that boots has.
+    let image = if choice.image == Slot::A { 0 } else { HALF };
+    let mut end = storage.capacity();
+    if options.get("install").is_some() {
+        let in_use = Delivery::read(&mut eeprom, delivery(other(choice)), &mut buffer);
+        let overlap = in_use.is_ok_and(|in_use| in_use.sealed_len > u64::from(HALF));
+        end = if choice.image == Slot::A || overlap { HALF as usize } else { end };
+    }
+    if image as usize + sealed.len() > end {
         return Err(refused(modelseal_core::Error::Memory.code()));
     }
     storage.write(image, sealed)?;
-    let mut buffer = GRANT_BUFFER;
     let beside = Delivery { sealed_len: sealed.len() as u64, grant };
     let beside = beside.encode(&mut buffer).map_err(modelseal::Error::from)?;
-    Chip::open(Path::new(options.require("eeprom")?))?.write(delivery, beside)?;
+    eeprom.write(delivery(choice), beside)?;
     Ok(())
 }
 
