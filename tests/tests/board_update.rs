@@ -107,6 +107,26 @@ fn an_update_that_is_never_confirmed_falls_back() {
     }
 }
 
+/// One image may have more than half of the storage, and then no other is written into it.
+#[test]
+fn what_boots_is_not_written_over_by_an_installer() {
+    let fielded = Fielded::new(WRITES);
+    let long = vec![7; 9_000_000];
+    fielded.w.write("model", &long);
+    seal(&fielded.w, "model", "9", "wake-word", "9", SUITES[1]);
+    grant(&fielded.w, "9", "derived", "9.grant", &[]);
+    assert_eq!(fielded.program("1", &[]), fielded.opened(1));
+    assert_eq!(fielded.program("2", &["--install"]), fielded.opened(2));
+    assert_eq!(fielded.program("9", &["--install"]), refused(602, "Memory"), "A, while B boots");
+    assert_eq!(fielded.boot(), fielded.opened(2));
+    for file in ["eeprom", "storage"] {
+        std::fs::remove_file(fielded.w.path(file)).unwrap();
+    }
+    assert_eq!(fielded.program("9", &[]), opened(9, &long));
+    assert_eq!(fielded.program("2", &["--install"]), refused(602, "Memory"), "B, while A has a part of it");
+    assert_eq!(fielded.boot(), opened(9, &long));
+}
+
 #[test]
 fn a_board_without_a_model_or_a_state_opens_nothing() {
     for board in BOARDS {
