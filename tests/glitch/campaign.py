@@ -163,9 +163,11 @@ class Campaign:
             # The board goes on, and wipes all of its storage: here, to the end of what is mapped.
             machine.go_on()
             plain = machine.plaintext()
-        if ended == "opened" or machine.handed or plain:
+        if machine.handed or plain:
             self.found.append((kind, address, bit, ended, machine.handed, plain))
             ended = "opened"
+        elif ended == "opened":
+            ended = "false verdict"
         elif ended == self.case.verdict:
             ended = "as before"
         elif ended.startswith("refused"):

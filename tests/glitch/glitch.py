@@ -25,7 +25,7 @@ from plans import Control, Long, Short
 CONTROLS = {
     "what is compared a second time comes to nothing": ("derived, rolled back", lambda image: image.without("4open5below")),
 }
-KINDS = ["as before", "otherwise", "crashed", "hung", "no verdict", "opened"]
+KINDS = ["as before", "otherwise", "crashed", "hung", "false verdict", "opened"]
 
 
 class Case:

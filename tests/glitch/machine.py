@@ -153,7 +153,7 @@ class Machine:
         if self.over:
             return
         code = self.uc.reg_read(ARGUMENTS[0]) & 0xFFFF
-        self._end("no verdict" if code == self.success else f"refused {code}")
+        self._end("false verdict" if code == self.success else f"refused {code}")
 
     def _application(self):
         """The application looks at its model; at an empty one, there is nothing to see, nor at one that goes on where there
@@ -166,7 +166,7 @@ class Machine:
         if number == 7:
             operation, pc = self.semihosting.read()
             if operation in (0x18, 0x20):
-                self._end("no verdict")
+                self._end("false verdict")
             self.semihosting.write((0, pc + 2 | 1 if self.flash(pc, 2) == b"\xab\xbe" else pc | 1))
         else:
             self._end("crashed")

@@ -2,7 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use embedded_io_adapters::std::FromStd;
 use modelseal_firmware::modelseal_core;
@@ -19,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn send(options: &Options) -> Result<(), Failure> {
     let image = options.get("sealed").map(std::fs::read).transpose()?;
     let grant = read_grant(options)?;
-    let socket = UnixStream::connect(options.require("socket")?)?;
+    let socket = connect(Path::new(options.require("socket")?))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let left = options.get("cut").map(str::parse).transpose()?.unwrap_or(u64::MAX);
     let mut sent = 0;
@@ -37,6 +39,17 @@ pub(crate) fn send(options: &Options) -> Result<(), Failure> {
             Err("the power was cut, as --cut asks; without it, the same update goes on from there".into())
         }
         Err(failed) => Err(format!("the update didn't arrive: {failed:?}").into()),
+    }
+}
+
+/// Whoever makes the socket may not listen yet.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let began = Instant::now();
+    loop {
+        match UnixStream::connect(socket) {
+            Err(_) if began.elapsed() < 2 * PATIENCE => sleep(Duration::from_millis(20)),
+            connected => return connected,
+        }
     }
 }
 
