@@ -168,8 +168,8 @@ impl Bench {
         let (small, large) = (&self.small, &self.large);
         let (p, l) = (small.parts(), large.parts());
         let case = |name, verdict, of: &Genuine| self.case(device, name, verdict, of);
-        let commitment = small.resigned(|manifest| flip(manifest, manifest.len() - 64));
-        let root = large.resigned(|manifest| flip(manifest, manifest.len() - 1));
+        let commitment = small.resigned(|manifest| spoil(manifest, manifest.len() - 64));
+        let root = large.resigned(|manifest| spoil(manifest, manifest.len() - 8));
         let (index, payload) = forge::payload(&large.sealed, l, &large.content, &vec![0x66; 4200]);
         let forged = large.with(|sealed, l| {
             sealed[l.index..l.padding].copy_from_slice(&index);
@@ -177,20 +177,20 @@ impl Bench {
         });
         vec![
             Case {
-                sealed: small.with(|sealed, p| flip(sealed, p.envelope + 3)),
+                sealed: small.with(|sealed, p| spoil(sealed, p.envelope + 32)),
                 signed: true,
                 ..case("manifest signature", "refused 330", small)
             },
             case("other line", "refused 402", &self.other_line),
             case("wrong commitment", "refused 333", &commitment),
             Case {
-                sealed: large.with(|sealed, l| flip(sealed, l.payload + 4100)),
+                sealed: large.with(|sealed, l| spoil(sealed, l.payload + 4100)),
                 ..case("changed chunk", "refused 335", large)
             },
             case("wrong root", "refused 336", &root),
             Case { sealed: forged, model: vec![0x66; 4200], ..case("forged payload", "refused 336", large) },
             Case {
-                sealed: [&small.sealed[..p.payload], &small.sealed[p.payload..], &[0]].concat(),
+                sealed: [&small.sealed[..p.payload], &small.sealed[p.payload..], &[0; 0x55]].concat(),
                 ..case("extended", "refused 302", small)
             },
         ]
@@ -201,14 +201,14 @@ impl Bench {
         let terms = |validity| forge::terms(2, &id, device, VERSION, validity);
         let case = |name, verdict, terms: &[u8]| self.with_terms(device, name, verdict, terms);
         let mut other = id;
-        flip(&mut other, 31);
+        spoil(&mut other, 24);
         let mut cases = vec![
             Case {
                 // Only the publisher's key tells another model of the publisher's from a changed one.
                 signed: true,
                 ..case("other model", "refused 401", &forge::terms(2, &other, device, VERSION, None))
             },
-            case("other device", "refused 404", &forge::terms(2, &id, &neighbour(device), VERSION, None)),
+            case("other device", "refused 404", &forge::terms(2, &id, &other_id(device), VERSION, None)),
             Case { now: None, ..case("no clock", "refused 405", &terms(VALID)) },
             Case { now: Some(999), ..case("not yet valid", "refused 406", &terms(VALID)) },
             Case { now: Some(2000), ..case("expired", "refused 407", &terms(VALID)) },
@@ -216,8 +216,9 @@ impl Bench {
             Case { floor: 6, ..case("rolled back", "refused 409", &terms(None)) },
         ];
         let mut changed = self.case(device, "grant signature", "refused 331", &self.small);
-        let at = if device == "own" { changed.grant.len() - 3 } else { changed.grant.len() - 2 };
-        flip(&mut changed.grant, at);
+        // The lower half of a signature's s, before two bytes of path; or the middle of a tag.
+        let at = if device == "own" { changed.grant.len() - 34 } else { changed.grant.len() - 10 };
+        spoil(&mut changed.grant, at);
         if device == "derived" {
             (changed.name, changed.verdict) = ("grant key", "refused 332");
         }
@@ -261,15 +262,12 @@ impl Bench {
     }
 }
 
-/// The least that can be different: one bit.
-fn flip(bytes: &mut [u8], at: usize) {
-    bytes[at] ^= 1;
+/// Eight bytes are others, each in four bits: a fault that happens to write one byte doesn't put them right.
+fn spoil(bytes: &mut [u8], at: usize) {
+    bytes[at..at + 8].iter_mut().for_each(|byte| *byte ^= 0xa5);
 }
 
-/// An id of the same length, of which one bit is different.
-fn neighbour(device: &str) -> String {
-    let mut id = device.to_owned().into_bytes();
-    let last = id.len() - 1;
-    flip(&mut id, last);
-    String::from_utf8(id).unwrap()
+/// An id of the same length, of which each letter is another.
+fn other_id(device: &str) -> String {
+    device.chars().map(|letter| if letter == 'z' { 'a' } else { (letter as u8 + 1).into() }).collect()
 }
