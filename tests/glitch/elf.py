@@ -1,6 +1,5 @@
 """What the campaign needs of an image: what lies in flash, and where its functions are."""
 
-import hashlib
 import json
 import struct
 
@@ -32,9 +31,6 @@ class Image:
                     self.functions[text] = (value & ~1, extent)
                 elif text.startswith('{"package"'):
                     self.log[value] = json.loads(text)
-
-    def digest(self):
-        return int.from_bytes(hashlib.sha256(self.bytes).digest()[:4], "little")
 
     def function(self, part):
         """Where the one function begins whose mangled name has `part` in it."""

@@ -43,12 +43,10 @@ def main():
     arguments.add_argument("image")
     arguments.add_argument("cases")
     arguments.add_argument("--long", action="store_true")
-    arguments.add_argument("--shard", type=int)
+    arguments.add_argument("--shard", type=int, default=0)
     arguments.add_argument("--only", default="")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
     options = arguments.parse_args()
-    if options.shard is None:
-        options.shard = Image(options.image).digest()
     options.success = success(options)
     work = list(pieces(options))
     with multiprocessing.Pool(options.jobs) as pool:
