@@ -52,11 +52,11 @@ class Campaign:
         blocks = [(self.units(*entry) if isinstance(entry, tuple) else entry) for entry in self.trace]
         of = Counter(at for block in blocks if isinstance(block, list) for at, _, __ in block)
         left = total = sum(len(block) for block in blocks if isinstance(block, list))
-        self.calls = sum(not isinstance(block, list) for block in blocks)
+        calls = sum(not isinstance(block, list) for block in blocks)
         seen, begun, over, call = Counter(), 0, 0, 0
         for block in blocks:
             if not isinstance(block, list):
-                self.primitive(block, call * parts // self.calls == part)
+                self.primitive(block, call * parts // calls == part)
                 call += 1
                 continue
             for at, instructions, decides in block:
@@ -182,7 +182,7 @@ class Campaign:
             call, sampled, start, until = call.call, sampled and call.start == 0, call.start, call.end
             if start > 0:
                 return self.rest(call)
-        if call.watched and not call.matches(self.walker):
+        if call.watched and not self.runner.memos.find(call.entry, self.walker, self.walker.called.read()):
             raise SystemExit(f"{self.case.name}: what goes into a primitive has changed")
         if sampled:
             self.inside(call)

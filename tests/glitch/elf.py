@@ -74,12 +74,3 @@ def it_length(halfword):
     if halfword & 0xFF00 != 0xBF00 or mask == 0:
         return 0
     return 4 - ((mask & -mask).bit_length() - 1)
-
-
-def is_branch_back(code):
-    """A conditional branch to an earlier instruction, of either size."""
-    first = code[0] | code[1] << 8
-    if len(code) == 2:
-        return first & 0xF080 == 0xD080 and first & 0x0F00 < 0x0E00
-    second = code[2] | code[3] << 8
-    return first & 0xFC00 == 0xF400 and first & 0x0380 != 0x0380 and second & 0xD000 == 0x8000

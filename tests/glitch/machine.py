@@ -8,12 +8,10 @@ import ctypes
 import os
 
 from unicorn import (UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_WRITE_PROT,
-                     UC_HOOK_MEM_WRITE_UNMAPPED, UC_MODE_MCLASS, UC_MODE_THUMB, UC_PROT_ALL, UC_PROT_EXEC,
-                     UC_PROT_READ, Uc, UcError)
+                     UC_MODE_MCLASS, UC_MODE_THUMB, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, Uc, UcError)
 from unicorn import arm_const as arm
 from unicorn.unicorn_py3.unicorn import uclib
 
-from elf import is_branch_back, size_of
 from i2c import Eeprom
 
 PAGE = 4096
@@ -203,9 +201,8 @@ class Machine:
     def go_on(self, until=0xFFFF_FFFE):
         """Behind the end that `run` has found."""
         self.over = True
-        ended = self.run(ENDLESS, until)
+        self.run(until=until)
         self.over = False
-        return ended
 
     def step(self):
         """One instruction. Only for a machine that does nothing but step: the engine counts instructions only in code

@@ -122,7 +122,7 @@ class Recorder:
     """The clean run, as the blocks outside of primitives and the calls of primitives between them."""
 
     def __init__(self, machine, known):
-        self.machine, self.known, self.call, self.trace = machine, known, None, []
+        self.machine, self.known, self.trace = machine, known, []
         self.primitives = set(machine.image.functions_like(LONG))
         self.buses = set(machine.image.functions_like(BUS))
         self.ciphers = set(machine.image.functions_like(AEAD))
