@@ -134,19 +134,45 @@ fn p256_key(x: &[u8; 32], y: &[u8; 32]) -> Option<p256::ecdsa::VerifyingKey> {
 
 /// The keys of **one** publisher that a reader trusts, at most four. They arrive and leave with its firmware
 /// or configuration; removing one is how it is revoked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Publisher(Vec<PublisherKey, TRUSTED_MAX>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Publisher {
+    keys: Vec<PublisherKey, TRUSTED_MAX>,
+    /// Says once more whether there are any, so that a fault that loses count of them doesn't go unnoticed.
+    any: Any,
+}
+
+/// A number in memory like any other, not a tag: whatever isn't [`Any::NONE`] stands for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Any(u32);
+
+impl Any {
+    const NONE: Self = Self(0x5a5a_5a5a);
+    const SOME: Self = Self(0xa5a5_a5a5);
+}
+
+impl Default for Any {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
 
 impl Publisher {
     /// Trusts `keys` (5): at most four, each usable.
     pub fn new(keys: &[PublisherKey]) -> Result<Self, Error> {
         keys.iter().try_for_each(PublisherKey::check)?;
-        Ok(Self(Vec::from_slice(keys).map_err(|_| Error::Key)?))
+        let any = if keys.is_empty() { Any::NONE } else { Any::SOME };
+        Ok(Self { keys: Vec::from_slice(keys).map_err(|_| Error::Key)?, any })
     }
 
     /// The trusted keys.
     pub fn keys(&self) -> &[PublisherKey] {
-        &self.0
+        &self.keys
+    }
+
+    /// Whether none was ever trusted. If the number of keys says so alone, a fault has changed it: there are some
+    /// then, and none of them verifies anything.
+    pub fn trusts_nobody(&self) -> bool {
+        self.keys.is_empty() && self.any == Any::NONE
     }
 
     /// Whether one of the keys signed `message`, for a signer that checks its own work. A reader needs
@@ -157,7 +183,7 @@ impl Publisher {
 
     #[inline(never)]
     fn has_signed_parts(&self, message: &[&[u8]], signature: &Signature) -> bool {
-        self.0.iter().any(|key| key.verifies(message, signature))
+        self.keys.iter().any(|key| key.verifies(message, signature))
     }
 
     /// `value`, if one of the keys signed `message`, which the caller made of `value`. In parts, so that a device

@@ -10,10 +10,11 @@
 //! [`Error::Storage`], for nobody but the device's owner writes it.
 
 use embedded_storage::ReadStorage;
+use heapless::Vec;
 use modelseal_core::Error;
 use modelseal_core::grant::{DeviceId, GRANT_MAX};
 use modelseal_core::keys::{DeviceKey, KEY_LEN, Secret, X25519Secret};
-use modelseal_core::sign::{Publisher, TRUSTED_MAX};
+use modelseal_core::sign::{Publisher, PublisherKey, TRUSTED_MAX};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -63,8 +64,8 @@ impl<'a> Provisioned<'a> {
             Secret::DeviceKey(key) => (Kind::DeviceKey, key.expose_to_factory()),
             Secret::X25519(key) => (Kind::X25519, key.expose_to_device()),
         };
-        let publisher = self.publisher.clone();
-        encode(PROVISIONED, &Wire { device: self.device, line: self.line, publisher, kind, key }, buffer)
+        let keys = Vec::from_slice(self.publisher.keys()).map_err(|_| Error::Storage)?;
+        encode(PROVISIONED, &Wire { device: self.device, line: self.line, keys, kind, key }, buffer)
     }
 }
 
@@ -177,7 +178,7 @@ struct Wire<'a> {
     #[serde(borrow)]
     device: DeviceId<'a>,
     line: &'a str,
-    publisher: Publisher,
+    keys: Vec<PublisherKey, TRUSTED_MAX>,
     kind: Kind,
     key: &'a [u8],
 }
@@ -194,7 +195,7 @@ impl<'a> Wire<'a> {
         Ok(Provisioned {
             device: DeviceId::new(self.device.as_str())?,
             line: self.line,
-            publisher: Publisher::new(self.publisher.keys())?,
+            publisher: Publisher::new(&self.keys)?,
             secret: match self.kind {
                 Kind::DeviceKey => Secret::DeviceKey(DeviceKey::from_bytes(key)),
                 Kind::X25519 => Secret::X25519(X25519Secret::from_bytes(key)),
@@ -235,8 +236,6 @@ fn body_len(magic: &[u8; 8], prefix: &[u8; PREFIX_LEN]) -> Result<usize, Error> 
 
 #[cfg(test)]
 mod tests {
-    use modelseal_core::sign::PublisherKey;
-
     use super::*;
 
     fn provisioned(secret: Secret) -> Provisioned<'static> {
@@ -305,7 +304,7 @@ mod tests {
         let wire = Wire {
             device: DeviceId::new(&device).unwrap(),
             line: &line,
-            publisher: postcard::from_bytes(&keys).unwrap(),
+            keys: postcard::from_bytes(&keys).unwrap(),
             kind: Kind::X25519,
             key: &[0; KEY_LEN],
         };
