@@ -9,6 +9,8 @@
 //! The length is little-endian; only the canonical encoding decodes. Whatever doesn't is
 //! [`Error::Storage`], for nobody but the device's owner writes it.
 
+use core::hint::black_box;
+
 use embedded_storage::ReadStorage;
 use heapless::Vec;
 use modelseal_core::Error;
@@ -73,10 +75,26 @@ impl<'a> Provisioned<'a> {
 pub struct ProvisionedDevice<'a, S> {
     /// What a factory wrote.
     pub provisioned: Provisioned<'a>,
-    /// What the clock says, in seconds since 1970-01-01 UTC, where there is one.
-    pub now: Option<u64>,
+    /// What the clock said.
+    pub time: Remembered,
     /// Where the state is kept.
     pub state: S,
+}
+
+/// A time that a device was told and can't ask for again. It is kept twice: a fault that overwrites one leaves no
+/// time, and not a wrong one.
+pub struct Remembered([Option<u64>; 2]);
+
+impl Remembered {
+    /// Seconds since 1970-01-01 UTC; `None` where there is no clock.
+    pub fn new(now: Option<u64>) -> Self {
+        Self([now, black_box(now)])
+    }
+
+    fn now(&self) -> Option<u64> {
+        let Self([one, other]) = self;
+        one.filter(|_| one == other)
+    }
 }
 
 impl<S: StateStore> Device for ProvisionedDevice<'_, S> {
@@ -101,7 +119,7 @@ impl<S: StateStore> Device for ProvisionedDevice<'_, S> {
     }
 
     fn now(&mut self) -> Option<u64> {
-        self.now
+        self.time.now()
     }
 }
 
@@ -270,6 +288,16 @@ mod tests {
                 }
                 _ => panic!("another kind of secret"),
             }
+        }
+    }
+
+    #[test]
+    fn a_time_that_was_overwritten_is_none() {
+        for now in [None, Some(0), Some(u64::MAX)] {
+            assert_eq!(Remembered::new(now).now(), now);
+        }
+        for times in [[Some(1), Some(2)], [None, Some(2)], [Some(1), None]] {
+            assert_eq!(Remembered(times).now(), None);
         }
     }
 

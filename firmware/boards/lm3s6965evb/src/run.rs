@@ -6,7 +6,7 @@ use cortex_m_rt::{ExceptionFrame, entry, exception};
 use defmt_semihosting as _;
 use embedded_storage::ReadStorage;
 use modelseal_firmware::modelseal_core::Error;
-use modelseal_firmware::provision::{Provisioned, ProvisionedDevice, Purpose, Surroundings};
+use modelseal_firmware::provision::{Provisioned, ProvisionedDevice, Purpose, Remembered, Surroundings};
 use modelseal_firmware::slots::{Chosen, Slots, choose};
 use modelseal_firmware::state::{Choice, Slot};
 use modelseal_firmware::storage::GRANT_BUFFER;
@@ -46,7 +46,7 @@ fn run(memory: &mut [u8]) -> Result<(), Error> {
 
     chip::start();
     let state = state(i2c::Bus::take().ok_or(Error::Storage)?);
-    let mut board = ProvisionedDevice { provisioned, now: surroundings.now, state };
+    let mut board = ProvisionedDevice { provisioned, time: Remembered::new(surroundings.now), state };
     let mut places = Places::new(Card::take()?);
     let chosen = chosen(&mut board, &mut places)?;
     let opened = match open(&mut board, &mut places, chosen.choice, memory) {

@@ -13,7 +13,7 @@ use modelseal_firmware::storage::{GRANT_BUFFER, GrantBuffer, Memory};
 use modelseal_firmware::update::Target;
 use modelseal_firmware::update::wire::Part;
 
-const IMAGE_B: usize = 8 << 20;
+const IMAGE_B: u32 = 8 << 20;
 /// Where the EEPROM holds the deliveries.
 const DELIVERY_A: u32 = 0x0400;
 const DELIVERY_B: u32 = 0x1000;
@@ -57,7 +57,7 @@ impl<'p, E: Storage> Places<'p, E> {
 fn start(image: Slot) -> usize {
     match image {
         Slot::A => 0,
-        Slot::B => IMAGE_B,
+        Slot::B => IMAGE_B as usize,
     }
 }
 
@@ -88,8 +88,8 @@ impl<E: Storage> Target for Places<'_, E> {
         let mut buffer = GRANT_BUFFER;
         // What can't be read doesn't boot, and an update may be what mends it.
         let overlap =
-            self.delivery(in_use, &mut buffer).is_ok_and(|delivery| delivery.sealed_len > IMAGE_B as u64);
-        Ok(if choice.image == Slot::B && overlap { 0 } else { IMAGE_B as u32 })
+            self.delivery(in_use, &mut buffer).is_ok_and(|delivery| delivery.sealed_len > IMAGE_B.into());
+        Ok(if choice.image == Slot::B && overlap { 0 } else { IMAGE_B })
     }
 
     fn read(&mut self, part: Part, choice: Choice, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use defmt_semihosting as _;
 use modelseal_firmware::Device;
 use modelseal_firmware::modelseal_core::Error;
 use modelseal_firmware::provision::{
-    PROVISIONED_MAX, Provisioned, ProvisionedDevice, Purpose, SURROUNDINGS_MAX, Surroundings,
+    PROVISIONED_MAX, Provisioned, ProvisionedDevice, Purpose, Remembered, SURROUNDINGS_MAX, Surroundings,
 };
 use modelseal_firmware::slots::choose;
 use modelseal_firmware::state::Slot;
@@ -46,7 +46,8 @@ fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
     defmt::info!("device {=str}", provisioned.device.as_str());
 
     let bus = RefCell::new(BitBang::take().ok_or(Error::Storage)?);
-    let mut board = ProvisionedDevice { provisioned, now: surroundings.now, state: state(&bus) };
+    let mut board =
+        ProvisionedDevice { provisioned, time: Remembered::new(surroundings.now), state: state(&bus) };
     let mut places = Places::new(eeprom(&bus), psram);
     if surroundings.purpose == Purpose::Update {
         return update(&mut board, &mut places);
