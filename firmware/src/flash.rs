@@ -13,17 +13,20 @@ use crate::state::{Cell, Cells, RECORD_LEN, Twin};
 
 /// Most bytes in a word of flash.
 const WORD_MAX: usize = 32;
+/// Of each log. With a third, a lost page could leave a record that is older than the one before the newest, which the
+/// other log's wouldn't follow.
+const LOG_PAGES: usize = 2;
 /// Each log has one key.
 const KEY: u8 = 0;
 
 type Log<'f, F> = MapStorage<u8, Blocking<&'f mut F>, Cache<Uncached, Uncached, Uncached, u8>>;
 
-/// The state in the pages from byte `start` to byte `end` of the flash, at least four. Blank pages hold no state
-/// until [`Twin::enrol`] has written the first.
-pub fn state<F: NorFlash>(flash: F, start: u32, end: u32) -> Result<Twin<Flash<F>>, Error> {
-    let page = u32::try_from(F::ERASE_SIZE).map_err(|_| Error::Storage)?;
-    let pages = end.checked_sub(start).and_then(|len| len.checked_div(page)).ok_or(Error::Storage)?;
-    let middle = start + pages / 2 * page;
+/// The state in four pages of the flash, from byte `start`. Blank pages hold no state until [`Twin::enrol`] has
+/// written the first.
+pub fn state<F: NorFlash>(flash: F, start: u32) -> Result<Twin<Flash<F>>, Error> {
+    let log = u32::try_from(LOG_PAGES * F::ERASE_SIZE).map_err(|_| Error::Storage)?;
+    let [middle, end] = [1, 2].map(|logs| log.checked_mul(logs).and_then(|len| start.checked_add(len)));
+    let (middle, end) = middle.zip(end).ok_or(Error::Storage)?;
     let mut flash = Flash { flash, first: start..middle, second: middle..end };
     flash.log(Cell::First)?;
     flash.log(Cell::Second)?;

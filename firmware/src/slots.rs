@@ -84,19 +84,16 @@ fn may_pass(error: Error) -> bool {
 }
 
 impl Chosen {
-    /// For when what was chosen doesn't open: gives a trial up that has something to fall back to, unless the
-    /// reason may pass. The next boot then falls back. Gives the reason back, or why that couldn't be stored.
-    pub fn refused(self, error: Error, device: &mut impl Device) -> Error {
-        match device.state().load() {
-            Ok(state) if self.is_tried(&state) && !may_pass(error) => {
-                device.state().store(State { trial: None, ..state }).err().unwrap_or(error)
-            }
-            _ => error,
+    /// For when what was chosen doesn't open: what to open instead, which is what was confirmed before a trial. The
+    /// trial is given up, unless the reason may pass. Without anything to fall back to, it is the reason that comes back.
+    pub fn refused(self, error: Error, device: &mut impl Device) -> Result<Self, Error> {
+        let state = device.state().load()?;
+        let choice =
+            state.confirmed.filter(|_| self.trial.is_some() && state.trial == self.trial).ok_or(error)?;
+        if !may_pass(error) {
+            device.state().store(State { trial: None, ..state })?;
         }
-    }
-
-    fn is_tried(&self, state: &State) -> bool {
-        state.confirmed.is_some() && self.trial.is_some() && state.trial == self.trial
+        Ok(Self { choice, trial: None })
     }
 
     /// What [`Loaded::confirm`] does, and remembers that what was chosen is what boots from now on. For when

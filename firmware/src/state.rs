@@ -198,11 +198,14 @@ impl<C: Cells> StateStore for Twin<C> {
     }
 
     fn store(&mut self, state: State) -> Result<(), Error> {
-        let (newest, cells) = self.newest()?;
+        let (newest, [older, newer]) = self.newest()?;
         let sequence = newest.sequence.checked_add(1).ok_or(Error::Floor)?;
         let state = State { floor: state.floor.max(newest.state.floor), ..state };
         let record = Record { sequence, state };
-        cells.into_iter().try_for_each(|cell| self.write(cell, &record))
+        self.write(older, &record)?;
+        // As the next load will see it: a floor that a glitch has lowered up to here doesn't follow what is still there.
+        self.newest()?;
+        self.write(newer, &record)
     }
 }
 

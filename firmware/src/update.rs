@@ -194,9 +194,13 @@ impl Update {
     fn finish(self, device: &mut impl Device, target: &mut impl Target) -> Result<Answer, Error> {
         let version = verify(device, target, self.choice)?;
         let state = device.state().load()?;
-        // Before anything has been confirmed, a factory's model is what there is to fall back to, if there is one.
+        // Before anything has been confirmed, a factory's model is what there is to fall back to, if there is one. It may
+        // need a clock that isn't set yet.
         let confirmed = match (state.confirmed, state.trial) {
-            (None, Some(Trial { choice, .. })) => verify(device, target, choice).ok().map(|_| choice),
+            (None, Some(Trial { choice, .. })) => match verify(device, target, choice) {
+                Ok(_) | Err(Error::NoClock | Error::NotYetValid) => Some(choice),
+                Err(_) => None,
+            },
             (confirmed, _) => confirmed,
         };
         let trial = Some(Trial { choice: self.choice, tries: TRIES });

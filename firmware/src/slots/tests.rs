@@ -14,19 +14,31 @@ const B: Choice = Choice { image: Slot::B, grant: Slot::B };
 
 /// One boot from storage: the version that opened. `confirms` is whether the application gets that far.
 fn boot(device: &mut Fake, places: &mut Places, confirms: bool) -> Result<u64, Error> {
-    let chosen = choose(device, places)?;
-    let mut buffer = GRANT_BUFFER;
-    let (grant, mut image) = places.find(chosen.choice, &mut buffer)?;
+    let mut chosen = choose(device, places)?;
     let mut memory = [0; 4000];
-    let loaded = match load(device, grant, &mut image, &mut memory) {
+    let loaded = match open(device, places, chosen, &mut memory) {
         Ok(loaded) => loaded,
-        Err(error) => return Err(chosen.refused(error, device)),
+        Err(error) => {
+            chosen = chosen.refused(error, device)?;
+            open(device, places, chosen, &mut memory)?
+        }
     };
     let version = loaded.version();
     if confirms {
         chosen.confirm(loaded, device)?;
     }
     Ok(version)
+}
+
+fn open<'m>(
+    device: &mut Fake,
+    places: &mut Places,
+    chosen: Chosen,
+    memory: &'m mut [u8],
+) -> Result<Loaded<'m>, Error> {
+    let mut buffer = GRANT_BUFFER;
+    let (grant, mut image) = places.find(chosen.choice, &mut buffer)?;
+    load(device, grant, &mut image, memory)
 }
 
 /// A device that has confirmed version 7 and has version `next` in the other place, to be tried.
@@ -57,6 +69,21 @@ fn a_factory_model_is_tried_until_it_is_confirmed() {
     assert_eq!(device.state.load().unwrap().confirmed, None);
     assert_eq!(boot(&mut device, &mut places, true), Ok(7));
     assert_eq!(device.state.load(), Ok(State { floor: 6, confirmed: Some(A), trial: None }));
+}
+
+/// There is nothing to fall back to, and an update may be what mends it.
+#[test]
+fn a_factory_model_that_is_refused_stays_a_trial() {
+    let mut device = Fake::new(SECRETS[0]());
+    let mut places = Places::blank();
+    let sealed = Sealed::new(SUITES[1]);
+    places.put(A, &sealed.file, &granted(&sealed, &device));
+    places.images[0][0] ^= 1;
+    let before = device.state.load();
+    for _ in 0..TRIES + 2 {
+        assert_eq!(boot(&mut device, &mut places, true), Err(Error::ForeignMagic));
+    }
+    assert_eq!(device.state.load(), before);
 }
 
 #[test]
@@ -101,13 +128,13 @@ fn an_update_that_is_refused_falls_back_at_once() {
     assert_eq!(boot(&mut device, &mut places, false), Ok(7));
 }
 
-/// What is found out only when the model is opened costs one boot.
+/// What is found out only when the model is opened.
 #[test]
-fn an_update_whose_tags_are_wrong_falls_back_at_the_next_boot() {
+fn an_update_whose_tags_are_wrong_falls_back_at_once() {
     let index = usize::try_from(Sealed::of_version(SUITES[1], 8).layout.index).unwrap();
     let (mut device, mut places) = updated(8, |places| places.images[1][index] ^= 1);
-    assert_eq!(boot(&mut device, &mut places, false), Err(Error::Chunk));
     assert_eq!(boot(&mut device, &mut places, false), Ok(7));
+    assert_eq!(device.state.load().unwrap().trial, None);
     // What was confirmed isn't given up.
     places.images[0][index] ^= 1;
     let before = device.state.load();
@@ -121,7 +148,10 @@ fn an_update_without_a_clock_waits_for_one() {
     let new = Sealed::of_version(SUITES[1], 8);
     let validity = Some(Validity { not_before: 10, not_after: 20 });
     places.put(B, &new.file, &new.grant(&device.secret, |terms| terms.validity = validity));
-    assert_eq!(boot(&mut device, &mut places, true), Ok(7));
+    for now in [None, Some(5)] {
+        device.now = now;
+        assert_eq!(boot(&mut device, &mut places, true), Ok(7));
+    }
     device.now = Some(15);
     assert_eq!(boot(&mut device, &mut places, true), Ok(8));
 }

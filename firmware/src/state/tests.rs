@@ -98,8 +98,7 @@ impl embedded_storage::Storage for Chip {
 /// A page and a word of the flash.
 const PAGE: usize = 256;
 const WORD: usize = 4;
-const FLASH_END: u32 = 1024;
-const FLASH_LEN: usize = FLASH_END as usize;
+const FLASH_LEN: usize = 4 * PAGE;
 
 /// NOR flash: bits go from 1 to 0, each word once, until its page is erased.
 #[derive(Clone, Debug)]
@@ -178,7 +177,7 @@ impl Kind for OnEeprom {
 
 impl Kind for OnFlash {
     fn enrolled(state: State) -> Self {
-        let mut twin = flash::state(Nor(Chip::new(&[0xff; FLASH_LEN])), 0, FLASH_END).unwrap();
+        let mut twin = flash::state(Nor(Chip::new(&[0xff; FLASH_LEN])), 0).unwrap();
         twin.enrol(state).unwrap();
         Self(twin.into_inner().into_flash())
     }
@@ -188,11 +187,11 @@ impl Kind for OnFlash {
     }
 
     fn load(&self) -> Result<State, Error> {
-        flash::state(self.0.clone(), 0, FLASH_END).unwrap().load()
+        flash::state(self.0.clone(), 0).unwrap().load()
     }
 
     fn store(self, state: State) -> (Self, Result<(), Error>) {
-        let mut twin = flash::state(self.0, 0, FLASH_END).unwrap();
+        let mut twin = flash::state(self.0, 0).unwrap();
         let outcome = twin.store(state);
         (Self(twin.into_inner().into_flash()), outcome)
     }

@@ -96,7 +96,7 @@ fn crashes(_: Chosen, _: Loaded<'_>, _: &mut Fake) -> Result<(), Error> {
 }
 
 fn refuses(chosen: Chosen, _: Loaded<'_>, device: &mut Fake) -> Result<(), Error> {
-    Err(chosen.refused(Error::Chunk, device))
+    chosen.refused(Error::Chunk, device).and(Err(Error::Chunk))
 }
 
 /// Does it with power for one more step each time, until it lasts; and looks each time at what is there when power

@@ -190,7 +190,7 @@ fn a_trial_that_runs_is_not_the_one_that_has_just_arrived() {
     assert_eq!(bench.update(second.brought(), |_, _| {}), Ok(9));
     let arrived = bench.state();
     assert_eq!(arrived.trial, Some(Trial { choice: chosen.choice, tries: TRIES }));
-    assert_eq!(chosen.refused(Error::Root, &mut bench.device), Error::Root);
+    assert_eq!(chosen.refused(Error::Root, &mut bench.device), Err(Error::Root));
     assert_eq!(chosen.confirm(loaded, &mut bench.device), Err(Error::Storage));
     assert_eq!(bench.state(), arrived);
     for _ in 0..TRIES {

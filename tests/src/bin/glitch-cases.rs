@@ -17,10 +17,11 @@ use modelseal::identity::Identity;
 use modelseal_core::grant::DeviceId;
 use modelseal_core::keys::Secret;
 use modelseal_core::sign::Publisher;
-use modelseal_firmware::eeprom::first_state;
+use modelseal_firmware::eeprom::STATE_LEN;
 use modelseal_firmware::provision::{
     Delivery, PROVISIONED_MAX, Provisioned, Purpose, SURROUNDINGS_MAX, Surroundings,
 };
+use modelseal_firmware::state::{Choice, State};
 use modelseal_firmware::storage::GRANT_BUFFER;
 use modelseal_tests::forge::{self, Parts};
 use modelseal_tests::workspace::PASSPHRASE;
@@ -54,7 +55,8 @@ struct Case {
     /// What a wrongly opened payload would decrypt to.
     model: Vec<u8>,
     now: Option<u64>,
-    floor: u64,
+    /// What the device remembers.
+    state: State,
     /// Whether the device trusts the publisher's key.
     signed: bool,
 }
@@ -147,7 +149,7 @@ impl Bench {
             grant: self.genuine_grant(device, of),
             model: of.model.clone(),
             now: Some(NOW),
-            floor: 3,
+            state: State::first(3),
             signed: device == "own",
         }
     }
@@ -213,7 +215,12 @@ impl Bench {
             Case { now: Some(999), ..case("not yet valid", "refused 406", &terms(VALID)) },
             Case { now: Some(2000), ..case("expired", "refused 407", &terms(VALID)) },
             case("floor above version", "refused 408", &forge::terms(2, &id, device, VERSION + 1, None)),
-            Case { floor: 6, ..case("rolled back", "refused 409", &terms(None)) },
+            Case { state: State::first(6), ..case("rolled back", "refused 409", &terms(None)) },
+            // The floor is stored once more before anything is looked at, and when the trial is given up.
+            Case {
+                state: State { confirmed: Some(Choice::FIRST), ..State::first(6) },
+                ..case("rolled back, on trial", "refused 409", &terms(None))
+            },
         ];
         let mut changed = self.case(device, "grant signature", "refused 331", &self.small);
         // The lower half of a signature's s, before two bytes of path; or the middle of a tag.
@@ -246,8 +253,7 @@ impl Bench {
         let delivery = Delivery { sealed_len: case.sealed.len() as u64, grant: &case.grant };
         let delivery = delivery.encode(&mut buffer).unwrap();
         let mut eeprom = vec![0xff; EEPROM_LEN];
-        let state = first_state(case.floor);
-        eeprom[..state.len()].copy_from_slice(&state);
+        eeprom[..STATE_LEN].as_chunks_mut().0.fill(case.state.first_record());
         eeprom[DELIVERY_A..DELIVERY_A + delivery.len()].copy_from_slice(delivery);
         let files: [(&str, &[u8]); 5] = [
             ("provisioned", &record),

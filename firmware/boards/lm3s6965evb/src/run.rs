@@ -48,10 +48,14 @@ fn run(memory: &mut [u8]) -> Result<(), Error> {
     let state = state(i2c::Bus::take().ok_or(Error::Storage)?);
     let mut board = ProvisionedDevice { provisioned, time: Remembered::new(surroundings.now), state };
     let mut places = Places::new(Card::take()?);
-    let chosen = chosen(&mut board, &mut places)?;
+    let mut chosen = chosen(&mut board, &mut places)?;
     let opened = match open(&mut board, &mut places, chosen.choice, memory) {
         Ok(opened) => opened,
-        Err(error) => return Err(chosen.refused(error, &mut board)),
+        Err(error) => {
+            chosen = chosen.refused(error, &mut board)?;
+            defmt::warn!("the update is refused, {=u16} {=str}, falling back", error.code(), error.name());
+            open(&mut board, &mut places, chosen.choice, memory)?
+        }
     };
     let version = opened.version();
     // An application would run the model here, and confirm it when it works.

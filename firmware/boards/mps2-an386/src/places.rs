@@ -31,11 +31,11 @@ impl<'p, E: Storage> Places<'p, E> {
     }
 
     /// The grant, and the sealed model to open where it lies.
-    pub(crate) fn take<'b>(
-        mut self,
+    pub(crate) fn place<'b>(
+        &mut self,
         choice: Choice,
         buffer: &'b mut GrantBuffer,
-    ) -> Result<(Grant<'b>, &'p mut [u8]), Error> {
+    ) -> Result<(Grant<'b>, &mut [u8]), Error> {
         let delivery = self.delivery(choice, buffer)?;
         let len = usize::try_from(delivery.sealed_len).map_err(|_| Error::Memory)?;
         let image = self.images.get_mut(start(choice.image)..).and_then(|image| image.get_mut(..len));

@@ -5,15 +5,15 @@ use core::panic::PanicInfo;
 
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use defmt_semihosting as _;
-use modelseal_firmware::Device;
 use modelseal_firmware::modelseal_core::Error;
 use modelseal_firmware::provision::{
     PROVISIONED_MAX, Provisioned, ProvisionedDevice, Purpose, Remembered, SURROUNDINGS_MAX, Surroundings,
 };
-use modelseal_firmware::slots::choose;
+use modelseal_firmware::slots::{Chosen, choose};
 use modelseal_firmware::state::Slot;
 use modelseal_firmware::storage::GRANT_BUFFER;
 use modelseal_firmware::update::serve;
+use modelseal_firmware::{Device, Loaded, boot};
 use semihosting::process::exit;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -52,15 +52,14 @@ fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
     if surroundings.purpose == Purpose::Update {
         return update(&mut board, &mut places);
     }
-    let chosen = choose(&mut board, &mut places)?;
-    let mut buffer = GRANT_BUFFER;
-    let (grant, sealed) = places.take(chosen.choice, &mut buffer)?;
-    let image = if chosen.choice.image == Slot::A { "A" } else { "B" };
-    defmt::info!("image {=str}, trial {=bool}, {=usize} bytes", image, chosen.trial.is_some(), sealed.len());
-
-    let opened = match modelseal_firmware::boot(&mut board, grant, sealed) {
+    let mut chosen = choose(&mut board, &mut places)?;
+    let opened = match open(&mut board, &mut places, chosen) {
         Ok(opened) => opened,
-        Err(error) => return Err(chosen.refused(error, &mut board)),
+        Err(error) => {
+            chosen = chosen.refused(error, &mut board)?;
+            defmt::warn!("the update is refused, {=u16} {=str}, falling back", error.code(), error.name());
+            open(&mut board, &mut places, chosen)?
+        }
     };
     let version = opened.version();
     // An application would run the model here, and confirm it when it works.
@@ -78,6 +77,20 @@ fn run(provisioned: &mut [u8], psram: &mut [u8]) -> Result<(), Error> {
         &*hash.to_hex()
     );
     Ok(())
+}
+
+/// Opens it where it lies.
+#[inline(never)]
+fn open<'p>(
+    board: &mut impl Device,
+    places: &'p mut Places<'_, impl embedded_storage::Storage>,
+    chosen: Chosen,
+) -> Result<Loaded<'p>, Error> {
+    let mut buffer = GRANT_BUFFER;
+    let (grant, sealed) = places.place(chosen.choice, &mut buffer)?;
+    let image = if chosen.choice.image == Slot::A { "A" } else { "B" };
+    defmt::info!("image {=str}, trial {=bool}, {=usize} bytes", image, chosen.trial.is_some(), sealed.len());
+    boot(board, grant, sealed)
 }
 
 /// Takes an update over the UART. Opens nothing, so that nothing is decrypted in storage that lasts.
