@@ -6,6 +6,7 @@ and run to its end.
 
 from collections import Counter
 
+import floor
 from elf import it_length, size_of
 from machine import PAGE, PC, PSRAM, RAM, SP, Machine
 from memo import Part, Recorder
@@ -163,8 +164,9 @@ class Campaign:
             # The board goes on, and wipes all of its storage: here, to the end of what is mapped.
             machine.go_on()
             plain = machine.plaintext()
-        if machine.handed or plain:
-            self.found.append((kind, address, bit, ended, machine.handed, plain))
+        lowered = self.lowered()
+        if machine.handed or plain or lowered:
+            self.found.append((kind, address, bit, ended, machine.handed, plain, lowered))
             ended = "opened"
         elif ended == "opened":
             ended = "false verdict"
@@ -174,6 +176,14 @@ class Campaign:
             ended = "otherwise"
         self.counts[kind] += 1
         self.counts[f"{kind}: {ended}"] += 1
+
+    def lowered(self):
+        """Whether boots that follow, which nothing disturbs, will open older versions."""
+        before, after = (bytes(eeprom[: 2 * floor.LENGTH]) for eeprom in (self.case.eeprom, self.runner.eeprom.memory))
+        if before == after:
+            return False
+        now = floor.stored(after)
+        return now is not None and now < floor.stored(before)
 
     def primitive(self, call, sampled):
         """Passes a call by, or a part of one, of which the first is where the call is sampled."""

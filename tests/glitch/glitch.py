@@ -108,8 +108,8 @@ def run(options, name, control, part, parts):
         if case.verdict != "opened":
             campaign.run(part, parts)
         places = Counter(f"{kind} at {at:#x} in {image.name_at(at)}: {ended}, {'' if handed else 'not '}handed over, "
-                         f"{'' if plain else 'no '}plaintext left"
-                         for kind, at, bit, ended, handed, plain in campaign.found)
+                         f"{'' if plain else 'no '}plaintext left{', floor lowered' if lowered else ''}"
+                         for kind, at, bit, ended, handed, plain, lowered in campaign.found)
         return {"verdict": case.verdict, "counts": campaign.counts, "opened": places, "seconds": time.time() - began,
                 "failure": None}
     except SystemExit as failure:
