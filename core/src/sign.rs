@@ -221,3 +221,20 @@ impl<T> core::ops::Deref for Verified<T> {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publisher_that_has_lost_its_keys_still_trusts_somebody() {
+        assert!(Publisher::default().trusts_nobody());
+        assert!(Publisher::new(&[]).is_ok_and(|publisher| publisher.trusts_nobody()));
+        for any in [Any::SOME, Any(0), Any(!0)] {
+            assert!(!Publisher { keys: Vec::new(), any }.trusts_nobody());
+        }
+        let mut keys = Vec::new();
+        keys.push(PublisherKey::Ed25519([1; 32])).unwrap();
+        assert!(!Publisher { keys, any: Any::NONE }.trusts_nobody());
+    }
+}

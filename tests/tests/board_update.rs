@@ -15,6 +15,7 @@ use modelseal_tests::bench::{Bench, SUITES as BENCH_SUITES, Wrap};
 use modelseal_tests::boards::{
     BOARDS, BOOT, SUITES, Verdict, enrol, grant, opened, refused, run, seal, start, updated,
 };
+use modelseal_tests::forge::Parts;
 use modelseal_tests::probe::{Given, Probe};
 use modelseal_tests::workspace::WAKE_WORD;
 use modelseal_tests::{Workspace, counted};
@@ -104,6 +105,48 @@ fn an_update_that_is_never_confirmed_falls_back() {
         }
         assert_eq!(fielded.start(&["--crash"]), fielded.opened(1), "{board}");
         assert_eq!(fielded.boot(), fielded.opened(1), "{board}");
+        // A programmer writes where a boot will look, which isn't where a trial has no try left.
+        assert_eq!(fielded.program("2", &["--install", "--crash"]), fielded.opened(2), "{board}");
+        for _ in 1..TRIES {
+            assert_eq!(fielded.start(&["--crash"]), fielded.opened(2), "{board}");
+        }
+        assert_eq!(fielded.program("3", &[]), fielded.opened(3), "{board}");
+    }
+}
+
+/// What only opening finds out: a tag that was changed; and a model that is longer than this board's memory.
+#[test]
+fn an_update_that_does_not_open_falls_back_at_once() {
+    for board in BOARDS {
+        let fielded = Fielded::new(board);
+        let w = &fielded.w;
+        let mut changed = w.read("2");
+        changed[Parts::of(&w.read("2"), fielded.models[1].len()).index] ^= 1;
+        w.write("changed", changed);
+        std::fs::copy(w.path("2.grant"), w.path("changed.grant")).unwrap();
+        let mut updates = vec![("changed", "refused, 335 Chunk")];
+        if board != WRITES {
+            w.write("model", vec![1; 41_000]);
+            seal(w, "model", "long", "wake-word", "2", SUITES[1]);
+            grant(w, "long", "derived", "long.grant", &[]);
+            updates.push(("long", "refused, 602 Memory"));
+        }
+        for (update, why) in updates {
+            for file in ["eeprom", "storage"] {
+                let _ = std::fs::remove_file(w.path(file));
+            }
+            assert_eq!(fielded.program("1", &[]), fielded.opened(1), "{board}");
+            let grant = format!("{update}.grant");
+            let install = ["--sealed", update, "--grant", &grant, "--install"];
+            let (code, said, _) = run(w, board, &[&fielded.chips()[..], &install].concat());
+            assert_eq!(
+                (said.lines().last().unwrap().to_owned(), code),
+                fielded.opened(1),
+                "{board}, {update}"
+            );
+            assert!(said.contains(why), "{board}, {update}: {said}");
+            assert_eq!(fielded.start(&["--crash"]), fielded.opened(1), "{board}, {update}");
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use embedded_io::ErrorKind;
+use modelseal_core::grant::Validity;
 
 use super::send::{Failure, Update as Brought};
 use super::*;
@@ -160,6 +161,23 @@ fn the_first_update_can_fail_too() {
     assert_eq!(bench.boot(), Ok(7));
 }
 
+/// So does one that needs a clock, which isn't set while the update arrives.
+#[test]
+fn the_first_update_can_fail_back_to_a_model_that_needs_a_clock() {
+    let mut bench = Bench { device: Fake::new(SECRETS[0]()), places: Places::blank() };
+    let sealed = Sealed::of_version(SUITES[1], 7);
+    let validity = Some(Validity { not_before: 10, not_after: 20 });
+    let grant = sealed.grant(&bench.device.secret, |terms| terms.validity = validity);
+    bench.places.put(Choice::FIRST, &sealed.file, &grant);
+    let next = Next::new(8, &bench);
+    for now in [None, Some(5)] {
+        bench.device.now = now;
+        assert_eq!(bench.update(next.brought(), |_, _| {}), Ok(8));
+        assert_eq!(bench.state().confirmed, Some(Choice::FIRST));
+        bench.device.state.store(State::first(0)).unwrap();
+    }
+}
+
 /// A factory that puts no model there leaves nothing to fall back to, and the first update has no end to its tries.
 #[test]
 fn the_first_update_may_be_the_first_model() {
@@ -296,6 +314,7 @@ fn an_update_replaces_one_that_is_pending() {
     assert_eq!(bench.update(first.brought(), |_, _| {}), Ok(8));
     assert!(bench.state().trial.is_some());
     assert!(bench.update(second.brought(), |near, _| near.left = 2000).is_err());
+    assert_eq!(bench.state().trial, None);
     assert_eq!(bench.boot(), Ok(7));
     assert_eq!(bench.update(second.brought(), |_, _| {}), Ok(9));
     assert_eq!(bench.boot(), Ok(9));

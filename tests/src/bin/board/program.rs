@@ -55,9 +55,11 @@ pub(crate) fn read_grant(options: &Options) -> Result<Vec<u8>, Failure> {
 
 /// What the board boots next. If its state is corrupt, that is for the board to say.
 fn booted(eeprom: &Path) -> Result<Choice, Failure> {
-    let state = eeprom::state(Chip::open(eeprom)?, 0).load().ok();
-    let trial = state.and_then(|state| state.trial.map(|trial| trial.choice));
-    Ok(trial.or(state.and_then(|state| state.confirmed)).unwrap_or(Choice::FIRST))
+    let Ok(State { confirmed, trial, .. }) = eeprom::state(Chip::open(eeprom)?, 0).load() else {
+        return Ok(Choice::FIRST);
+    };
+    let trial = trial.filter(|trial| trial.tries > 0 || confirmed.is_none());
+    Ok(trial.map(|trial| trial.choice).or(confirmed).unwrap_or(Choice::FIRST))
 }
 
 /// The places that aren't confirmed.
