@@ -126,11 +126,15 @@ impl SealedFile {
         open().map_err(|refusal| {
             let error = Error::from(refusal);
             match refusal {
-                Refusal::GrantKey | Refusal::OtherDevice => error.about(reader.grant_path).with_hint(format!(
-                    "the grant names {granted_to}, the identity is {}: use the grant that was made for this device",
-                    reader.identity.device()
-                )),
-                Refusal::GrantSignature
+                Refusal::GrantKey | Refusal::OtherDevice if granted_to != reader.identity.device() => {
+                    error.about(reader.grant_path).with_hint(format!(
+                        "the grant names {granted_to}, the identity is {}: use the grant that was made for this device",
+                        reader.identity.device()
+                    ))
+                }
+                Refusal::GrantKey
+                | Refusal::OtherDevice
+                | Refusal::GrantSignature
                 | Refusal::OtherModel
                 | Refusal::NoClock
                 | Refusal::NotYetValid
