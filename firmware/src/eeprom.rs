@@ -23,20 +23,22 @@ pub fn first_state(floor: u64) -> [u8; STATE_LEN] {
 
 /// The state that [`first_state`] has been written for at `offset`, a multiple of the page size.
 pub fn state<S: Storage>(storage: S, offset: u32) -> Twin<Eeprom<S>> {
-    Twin::new(Eeprom { storage, offset })
+    Twin::new(Eeprom { storage, first: offset, second: offset.saturating_add(SECOND) })
 }
 
-/// Two cells in a row.
+/// Two cells in a row. Where each is, is remembered apart: a fault that overwrites one leads to one cell that isn't there,
+/// and not to two that an update has brought.
 pub struct Eeprom<S> {
     storage: S,
-    offset: u32,
+    first: u32,
+    second: u32,
 }
 
 impl<S> Eeprom<S> {
-    fn at(&self, cell: Cell) -> Result<u32, Error> {
+    fn at(&self, cell: Cell) -> u32 {
         match cell {
-            Cell::First => Ok(self.offset),
-            Cell::Second => self.offset.checked_add(SECOND).ok_or(Error::Storage),
+            Cell::First => self.first,
+            Cell::Second => self.second,
         }
     }
 
@@ -49,13 +51,13 @@ impl<S> Eeprom<S> {
 impl<S: Storage> Cells for Eeprom<S> {
     fn read(&mut self, cell: Cell) -> Result<Option<[u8; RECORD_LEN]>, Error> {
         let mut record = [0; RECORD_LEN];
-        let at = self.at(cell)?;
+        let at = self.at(cell);
         self.storage.read(at, &mut record).map_err(|_| Error::Storage)?;
         Ok(Some(record))
     }
 
     fn write(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error> {
-        let at = self.at(cell)?;
+        let at = self.at(cell);
         self.storage.write(at, record).map_err(|_| Error::Storage)
     }
 }

@@ -21,7 +21,7 @@ use modelseal_firmware::eeprom::STATE_LEN;
 use modelseal_firmware::provision::{
     Delivery, PROVISIONED_MAX, Provisioned, Purpose, SURROUNDINGS_MAX, Surroundings,
 };
-use modelseal_firmware::state::{Choice, State};
+use modelseal_firmware::state::{Choice, RECORD_LEN, State};
 use modelseal_firmware::storage::GRANT_BUFFER;
 use modelseal_tests::forge::{self, Parts};
 use modelseal_tests::workspace::PASSPHRASE;
@@ -252,7 +252,8 @@ impl Bench {
         let mut buffer = GRANT_BUFFER;
         let delivery = Delivery { sealed_len: case.sealed.len() as u64, grant: &case.grant };
         let delivery = delivery.encode(&mut buffer).unwrap();
-        let mut eeprom = vec![0xff; EEPROM_LEN];
+        // Wherever else a fault makes the board look for its state: whoever brings updates can have put this there.
+        let mut eeprom = State::first(0).first_record().repeat(EEPROM_LEN / RECORD_LEN);
         eeprom[..STATE_LEN].as_chunks_mut().0.fill(case.state.first_record());
         eeprom[DELIVERY_A..DELIVERY_A + delivery.len()].copy_from_slice(delivery);
         let files: [(&str, &[u8]); 5] = [
