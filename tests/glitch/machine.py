@@ -34,9 +34,9 @@ CALLED = [getattr(arm, f"UC_ARM_REG_R{n}") for n in range(12)] + [SP, LR]
 # All that the image's code can change. (A saved context of the engine's own can't be restored in another one.)
 REGISTERS = ([getattr(arm, f"UC_ARM_REG_R{n}") for n in range(13)] + [SP, LR, arm.UC_ARM_REG_XPSR]
              + [getattr(arm, f"UC_ARM_REG_D{n}") for n in range(16)] + [arm.UC_ARM_REG_FPSCR, PC])
-# Blocks: many times what any clean run takes; and what is added for each primitive that is really run, in times of
-# what it took when it was recorded.
-LIMIT, MORE = 1_000_000, 4
+# Blocks: many times what any clean run takes; what is added for each primitive that is really run, in times of
+# what it took when it was recorded; and how many calls of primitives there may be, many times what any clean run makes.
+LIMIT, MORE, CALLS = 1_000_000, 4, 2000
 ENDLESS = 1 << 62
 
 
@@ -182,7 +182,7 @@ class Machine:
 
     def run(self, limit=LIMIT, until=0xFFFF_FFFE):
         """To the end; gives what it was."""
-        self.stop, self.blocks.left = None, limit
+        self.stop, self.blocks.left, self.calls = None, limit, 0
         while self.stop is None:
             self.memo = None
             try:
@@ -237,6 +237,10 @@ class Machine:
         self.uc.ctl_flush_tb()
 
     def _recall(self, entry):
+        self.calls += 1
+        if self.calls > CALLS:
+            self._end("hung")
+            return
         registers = self.called.read()
         if any(self._is(*state) for state in self.clean.get((entry, registers), [])):
             self._end("as before")
