@@ -8,25 +8,27 @@ use modelseal_core::Error;
 
 use crate::state::{Cell, Cells, RECORD_LEN, State, Twin};
 
-/// Where the second cell begins.
-const SECOND: u32 = 32;
-const _: () = assert!(SECOND as usize == RECORD_LEN);
 /// How many bytes of storage the state of one line takes.
 pub const STATE_LEN: usize = 2 * RECORD_LEN;
+/// Where the two cells begin that [`first_state`] fills from byte 0. With a 24-series EEPROM of up to 64 kbit no page has a
+/// part of both.
+pub const IN_A_ROW: [u32; 2] = [0, 32];
+const _: () = assert!(IN_A_ROW[1] as usize == RECORD_LEN);
 
-/// What a factory writes for the state of one line.
+/// What a factory writes for the state of one line, with cells in a row.
 pub fn first_state(floor: u64) -> [u8; STATE_LEN] {
     let mut bytes = [0; STATE_LEN];
     bytes.as_chunks_mut().0.fill(State::first(floor).first_record());
     bytes
 }
 
-/// The state that [`first_state`] has been written for at `offset`, a multiple of the page size.
-pub fn state<S: Storage>(storage: S, offset: u32) -> Twin<Eeprom<S>> {
-    Twin::new(Eeprom { storage, first: offset, second: offset.saturating_add(SECOND) })
+/// The state whose first record has been written to both of these places. They are in different pages, for a cut of
+/// power may take all of the page that is being written.
+pub fn state<S: Storage>(storage: S, [first, second]: [u32; 2]) -> Twin<Eeprom<S>> {
+    Twin::new(Eeprom { storage, first, second })
 }
 
-/// Two cells in a row. Where each is, is remembered apart: a fault that overwrites one leads to one cell that isn't there,
+/// Two cells. Where each is, is remembered apart: a fault that overwrites one leads to one cell that isn't there,
 /// and not to two that an update has brought.
 pub struct Eeprom<S> {
     storage: S,

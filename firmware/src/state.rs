@@ -176,13 +176,16 @@ impl<C: Cells> Twin<C> {
     fn newest(&mut self) -> Result<(Record, [Cell; 2]), Error> {
         let (first, second) = (self.read(Cell::First)?, self.read(Cell::Second)?);
         let (from_first, from_second) = ([Cell::Second, Cell::First], [Cell::First, Cell::Second]);
-        match (first, second) {
-            (Some(a), Some(b)) if a.follows(&b) => Ok((a, from_first)),
-            (Some(a), Some(b)) if b.follows(&a) => Ok((b, from_second)),
-            (Some(a), None) => Ok((a, from_first)),
-            (None, Some(b)) => Ok((b, from_second)),
-            _ => Err(Error::Floor),
-        }
+        let (record, cells) = match (first, second) {
+            (Some(a), Some(b)) if a.follows(&b) => (a, from_first),
+            (Some(a), Some(b)) if b.follows(&a) => (b, from_second),
+            (Some(a), None) => (a, from_first),
+            (None, Some(b)) => (b, from_second),
+            _ => return Err(Error::Floor),
+        };
+        // Once more from its place: a glitch may have read it from another, and written over both.
+        let [_, newer] = cells;
+        if self.read(newer)? == Some(record) { Ok((record, cells)) } else { Err(Error::Floor) }
     }
 }
 

@@ -91,7 +91,8 @@ fn terms_are_kept() {
     assert_eq!(refusal(floor(7), |_| {}), None);
     assert_eq!(refusal(floor(8), |_| {}), Some(Error::RolledBack));
     let blank = |device: &mut Fake| {
-        device.state = eeprom::state(Ram { bytes: [0xff; STATE_LEN], power: device.power.clone() }, 0)
+        device.state =
+            eeprom::state(Ram { bytes: [0xff; STATE_LEN], power: device.power.clone() }, eeprom::IN_A_ROW)
     };
     assert_eq!(refusal(blank, |_| {}), Some(Error::Floor));
 }

@@ -43,7 +43,7 @@ mod eeprom {
     pub(crate) type Kept = Twin<Eeprom<Chip>>;
 
     pub(crate) fn state(chip: &'static mut [u8; STATE_LEN]) -> Kept {
-        eeprom::state(Chip(chip), 0)
+        eeprom::state(Chip(chip), eeprom::IN_A_ROW)
     }
 
     pub(crate) struct Chip(&'static mut [u8; STATE_LEN]);

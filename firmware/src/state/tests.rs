@@ -155,7 +155,7 @@ struct OnFlash(Nor);
 
 impl Kind for OnEeprom {
     fn enrolled(state: State) -> Self {
-        let mut twin: Twin<Eeprom<Chip>> = eeprom::state(Chip::new(&[0xff; STATE_LEN]), 0);
+        let mut twin: Twin<Eeprom<Chip>> = eeprom::state(Chip::new(&[0xff; STATE_LEN]), eeprom::IN_A_ROW);
         twin.enrol(state).unwrap();
         Self(twin.into_inner().into_storage())
     }
@@ -165,11 +165,11 @@ impl Kind for OnEeprom {
     }
 
     fn load(&self) -> Result<State, Error> {
-        eeprom::state(self.0.clone(), 0).load()
+        eeprom::state(self.0.clone(), eeprom::IN_A_ROW).load()
     }
 
     fn store(self, state: State) -> (Self, Result<(), Error>) {
-        let mut twin = eeprom::state(self.0, 0);
+        let mut twin = eeprom::state(self.0, eeprom::IN_A_ROW);
         let outcome = twin.store(state);
         (Self(twin.into_inner().into_storage()), outcome)
     }
@@ -361,7 +361,7 @@ fn a_cell_is_mended_by_a_load() {
     for (byte, stored) in [(0, State::first(9)), (RECORD_LEN, State::first(9))] {
         let mut chip = Chip::new(&first_state(9));
         chip.bytes[byte] ^= 1;
-        let mut twin = eeprom::state(chip, 0);
+        let mut twin = eeprom::state(chip, eeprom::IN_A_ROW);
         assert_eq!(twin.load(), Ok(stored));
         assert_eq!(twin.into_inner().into_storage().bytes, first_state(9));
     }

@@ -45,7 +45,7 @@ impl Fake {
         let publisher =
             Publisher::new(&[PublisherKey::Ed25519(signer().verifying_key().to_bytes())]).unwrap();
         let power = Power::default();
-        let state = eeprom::state(Ram { bytes: first_state(5), power: power.clone() }, 0);
+        let state = eeprom::state(Ram { bytes: first_state(5), power: power.clone() }, eeprom::IN_A_ROW);
         Self { id: "doorbell-00042", line: LINE, secret, publisher, state, now: None, power }
     }
 }

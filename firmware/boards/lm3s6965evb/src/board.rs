@@ -10,5 +10,5 @@ use crate::i2c::Bus;
 /// The state, at byte 0 of the AT24C64 on the bus.
 pub(crate) fn state(bus: Bus) -> impl StateStore {
     let chip = Eeprom24x::new_24x64(bus, SlaveAddr::default());
-    eeprom::state(eeprom24x::Storage::new(chip, Pause), 0)
+    eeprom::state(eeprom24x::Storage::new(chip, Pause), eeprom::IN_A_ROW)
 }

@@ -16,7 +16,7 @@ pub(crate) const CLOCK: u32 = 25_000_000;
 
 /// The state, at the EEPROM's byte 0.
 pub(crate) fn state(bus: &RefCell<BitBang>) -> impl StateStore {
-    eeprom::state(eeprom(bus), 0)
+    eeprom::state(eeprom(bus), eeprom::IN_A_ROW)
 }
 
 /// The AT24C64 on the bus.
