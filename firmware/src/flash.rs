@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use embassy_futures::block_on;
-use embedded_storage::nor_flash::{ErrorType, NorFlash};
+use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind};
 use modelseal_core::Error;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
@@ -65,14 +65,25 @@ impl<F: NorFlash> Cells for Flash<F> {
 
     fn write(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error> {
         let mut buffer = [0; RECORD_LEN + WORD_MAX];
-        block_on(self.log(cell)?.store_item(&mut buffer, &KEY, record)).map_err(|_| Error::Storage)
+        let mut log = self.log(cell)?;
+        if block_on(log.store_item(&mut buffer, &KEY, record)).is_err() {
+            // It holds nothing that the other log doesn't, and there may be a word in it that nobody can read.
+            block_on(log.erase_all()).map_err(|_| Error::Storage)?;
+            block_on(log.store_item(&mut buffer, &KEY, record)).map_err(|_| Error::Storage)?;
+        }
+        Ok(())
     }
 }
 
-/// Flash that can't be read is one thing, and flash that holds no record another.
-fn unreadable<E>(error: sequential_storage::Error<E>) -> Result<Option<[u8; RECORD_LEN]>, Error> {
+/// Flash that isn't there is one thing, and flash that holds no record another: so says a word that was torn, where words
+/// have check bits.
+fn unreadable<E: NorFlashError>(
+    error: sequential_storage::Error<E>,
+) -> Result<Option<[u8; RECORD_LEN]>, Error> {
     match error {
-        sequential_storage::Error::Storage { .. } => Err(Error::Storage),
+        sequential_storage::Error::Storage { value } if value.kind() != NorFlashErrorKind::Other => {
+            Err(Error::Storage)
+        }
         _ => Ok(None),
     }
 }

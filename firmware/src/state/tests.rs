@@ -24,6 +24,8 @@ struct Chip {
     bytes: Vec<u8>,
     power: usize,
     torn: Torn,
+    /// A page of which no byte can be read before it is erased.
+    unreadable: Option<usize>,
     /// How often each page has been erased.
     erased: Vec<u32>,
 }
@@ -34,6 +36,7 @@ impl Chip {
             bytes: bytes.to_vec(),
             power: usize::MAX,
             torn: Torn::Old,
+            unreadable: None,
             erased: vec![0; bytes.len() / PAGE + 1],
         }
     }
@@ -49,6 +52,10 @@ impl Chip {
             return Err(Dead);
         }
         let start = offset as usize;
+        if self.unreadable.is_some_and(|page| start < (page + 1) * PAGE && page * PAGE < start + bytes.len())
+        {
+            return Err(Dead);
+        }
         bytes.copy_from_slice(self.bytes.get(start..start + bytes.len()).ok_or(Dead)?);
         Ok(())
     }
@@ -128,6 +135,7 @@ impl NorFlash for Nor {
         for page in (from..to).step_by(PAGE) {
             self.0.erased[page as usize / PAGE] += 1;
             self.0.set(page, [0xff; PAGE])?;
+            self.0.unreadable = self.0.unreadable.filter(|unreadable| *unreadable != page as usize / PAGE);
         }
         Ok(())
     }
@@ -352,6 +360,24 @@ fn a_lost_page_of_flash_is_survived() {
             let mut after = flash.clone();
             after.chip().bytes[page * PAGE..][..PAGE].fill(lost);
             assert_eq!(after.load(), Ok(State::first(floor)), "page {page} of {lost:#x}");
+        }
+    }
+}
+
+/// Flash with check bits gives an error for a word that a cut has torn.
+#[test]
+fn a_page_of_flash_that_cannot_be_read_is_survived_and_mended() {
+    let mut flash = OnFlash::enrolled(State::first(0));
+    for floor in 1..=40 {
+        flash = flash.store(State::first(floor)).0;
+        for page in 0..FLASH_LEN / PAGE {
+            let mut after = flash.clone();
+            after.chip().unreadable = Some(page);
+            assert_eq!(after.load(), Ok(State::first(floor)), "page {page}");
+            let (mut after, outcome) = after.store(State::first(floor + 1));
+            assert_eq!(outcome, Ok(()), "page {page}");
+            assert_eq!(after.load(), Ok(State::first(floor + 1)), "page {page}");
+            assert_eq!(after.chip().unreadable, None, "page {page}");
         }
     }
 }
