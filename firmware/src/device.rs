@@ -58,7 +58,7 @@ pub trait Device {
     fn state(&mut self) -> &mut impl StateStore;
 
     /// Seconds since 1970-01-01 UTC; `None` without a clock that works. Grants that are limited in time are
-    /// then refused. It is asked for twice a boot and reads the clock each time: one fault can overwrite what is
+    /// then refused. It is asked for at least twice a boot and reads the clock each time: one fault can overwrite what is
     /// only remembered.
     fn now(&mut self) -> Option<u64>;
 }

@@ -47,6 +47,11 @@ impl<F: NorFlash> Flash<F> {
         self.flash
     }
 
+    fn append(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error> {
+        let mut buffer = [0; RECORD_LEN + WORD_MAX];
+        block_on(self.log(cell)?.store_item(&mut buffer, &KEY, record)).map_err(|_| Error::Storage)
+    }
+
     fn log(&mut self, cell: Cell) -> Result<Log<'_, F>, Error> {
         let pages = match cell {
             Cell::First => &self.first,
@@ -64,19 +69,17 @@ impl<F: NorFlash> Cells for Flash<F> {
     }
 
     fn write(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error> {
-        let mut buffer = [0; RECORD_LEN + WORD_MAX];
-        let mut log = self.log(cell)?;
-        if block_on(log.store_item(&mut buffer, &KEY, record)).is_err() {
-            // It holds nothing that the other log doesn't, and there may be a word in it that nobody can read.
-            block_on(log.erase_all()).map_err(|_| Error::Storage)?;
-            block_on(log.store_item(&mut buffer, &KEY, record)).map_err(|_| Error::Storage)?;
+        if self.append(cell, record).is_ok() && self.read(cell) == Ok(Some(*record)) {
+            return Ok(());
         }
-        Ok(())
+        // It holds nothing that the other log doesn't, and there may be a word in it that nobody can read.
+        block_on(self.log(cell)?.erase_all()).map_err(|_| Error::Storage)?;
+        self.append(cell, record)
     }
 }
 
-/// Flash that isn't there is one thing, and flash that holds no record another: so says a word that was torn, where words
-/// have check bits.
+/// Flash that is used wrongly is one thing, and flash that holds no record another. Where words have check bits, a word
+/// that was torn can't be read.
 fn unreadable<E: NorFlashError>(
     error: sequential_storage::Error<E>,
 ) -> Result<Option<[u8; RECORD_LEN]>, Error> {

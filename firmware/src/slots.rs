@@ -44,7 +44,7 @@ pub struct Chosen {
 pub fn choose(device: &mut impl Device, slots: &mut impl Slots) -> Result<Chosen, Error> {
     let state = device.state().load()?;
     match (state.trial, state.confirmed) {
-        (Some(trial), Some(confirmed)) => attempt(device, slots, state, trial, confirmed),
+        (Some(trial), Some(confirmed)) => Ok(attempt(device, slots, state, trial, confirmed)),
         // With nothing to fall back to, there is no end to its tries.
         (Some(trial), None) => Ok(Chosen { choice: trial.choice, trial: Some(trial) }),
         (None, Some(choice)) => Ok(Chosen { choice, trial: None }),
@@ -58,23 +58,33 @@ fn attempt(
     state: State,
     trial: Trial,
     confirmed: Choice,
-) -> Result<Chosen, Error> {
+) -> Chosen {
     let fallback = Chosen { choice: confirmed, trial: None };
     let Some(tries) = trial.tries.checked_sub(1) else {
         log!(warn, "the update wasn't confirmed, falling back");
-        device.state().store(State { trial: None, ..state })?;
-        return Ok(fallback);
+        give_up(device, state);
+        return fallback;
     };
     let trial = Trial { tries, ..trial };
-    device.state().store(State { trial: Some(trial), ..state })?;
+    if device.state().store(State { trial: Some(trial), ..state }).is_err() {
+        log!(warn, "a try of the update can't be paid for, falling back");
+        return fallback;
+    }
     match verify(device, slots, trial.choice) {
-        Ok(_) => Ok(Chosen { choice: trial.choice, trial: Some(trial) }),
-        Err(error) if may_pass(error) => Ok(fallback),
+        Ok(_) => Chosen { choice: trial.choice, trial: Some(trial) },
+        Err(error) if may_pass(error) => fallback,
         Err(error) => {
             log!(warn, "the update is refused, {=u16} {=str}, falling back", error.code(), error.name());
-            device.state().store(State { trial: None, ..state })?;
-            Ok(fallback)
+            give_up(device, state);
+            fallback
         }
+    }
+}
+
+/// If that can't be stored, what is confirmed boots all the same, and the next boot tries it again.
+fn give_up(device: &mut impl Device, state: State) {
+    if device.state().store(State { trial: None, ..state }).is_err() {
+        log!(warn, "that the update is given up can't be stored");
     }
 }
 
@@ -91,7 +101,7 @@ impl Chosen {
         let choice =
             state.confirmed.filter(|_| self.trial.is_some() && state.trial == self.trial).ok_or(error)?;
         if !may_pass(error) {
-            device.state().store(State { trial: None, ..state })?;
+            give_up(device, state);
         }
         Ok(Self { choice, trial: None })
     }

@@ -185,7 +185,7 @@ impl<C: Cells> Twin<C> {
         };
         // Once more from its place: a glitch may have read it from another, and written over both.
         let [_, newer] = cells;
-        if self.read(newer)? == Some(record) { Ok((record, cells)) } else { Err(Error::Floor) }
+        if self.read(newer)? == Some(record) { Ok((record, cells)) } else { Err(Error::Storage) }
     }
 }
 
@@ -194,8 +194,13 @@ impl<C: Cells> StateStore for Twin<C> {
     /// still has it.
     fn load(&mut self) -> Result<State, Error> {
         let (record, [older, _]) = self.newest()?;
-        if self.read(older)? != Some(record) {
-            let _ = self.write(older, &record);
+        match self.read(older)? {
+            Some(other) if other == record => {}
+            // It has become readable since: what is newer mustn't be written over.
+            Some(other) if other.follows(&record) => return Err(Error::Storage),
+            _ => {
+                let _ = self.write(older, &record);
+            }
         }
         Ok(record.state)
     }

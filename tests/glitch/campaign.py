@@ -22,6 +22,8 @@ PRIMITIVES = ["curve25519", "4sha2", "6blake3", "4hkdf", "4hpke", "6cipher", "po
 class Campaign:
     def __init__(self, image, case, known, plan, success):
         self.case, self.plan, self.counts, self.found = case, plan, Counter(), []
+        if floor.stored(case.eeprom[: 2 * floor.LENGTH]) is None:
+            raise SystemExit(f"{case.name}: no floor is found in its EEPROM")
         self.primitives = image.ranges_like(PRIMITIVES)
         # One steps through the clean run, the other runs to the end.
         self.walker, self.runner = Machine(image, case, success), Machine(image, case, success)

@@ -163,6 +163,20 @@ fn storage_that_does_not_answer_costs_one_try() {
     assert_eq!(device.state.load().unwrap().trial, Some(Trial { choice: B, tries: TRIES - 1 }));
 }
 
+/// Where a try can't be paid for, or a trial not given up, what is confirmed boots all the same.
+#[test]
+fn a_state_that_takes_no_store_does_not_keep_the_device_from_booting() {
+    for (tries, rotten) in [(TRIES, false), (TRIES, true), (0, false)] {
+        let (mut device, mut places) = updated(8, |places| places.images[1][0] ^= u8::from(rotten));
+        let state = device.state.load().unwrap();
+        device.state.store(State { trial: Some(Trial { choice: B, tries }), ..state }).unwrap();
+        device.power.reads_only();
+        for _ in 0..TRIES + 2 {
+            assert_eq!(boot(&mut device, &mut places, false), Ok(7));
+        }
+    }
+}
+
 /// An update that begins while a trial runs gives the trial up, and writes over it.
 #[test]
 fn a_trial_that_was_given_up_meanwhile_is_not_confirmed() {

@@ -1,5 +1,7 @@
 //! A state through every cut of power, on an EEPROM and on NOR flash that die after so many bytes.
 
+use core::ops::Range;
+
 use embedded_storage::ReadStorage;
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 use proptest::prelude::*;
@@ -24,8 +26,8 @@ struct Chip {
     bytes: Vec<u8>,
     power: usize,
     torn: Torn,
-    /// A page of which no byte can be read before it is erased.
-    unreadable: Option<usize>,
+    /// Bytes that can't be read before they are erased.
+    unreadable: Range<usize>,
     /// How often each page has been erased.
     erased: Vec<u32>,
 }
@@ -36,7 +38,7 @@ impl Chip {
             bytes: bytes.to_vec(),
             power: usize::MAX,
             torn: Torn::Old,
-            unreadable: None,
+            unreadable: 0..0,
             erased: vec![0; bytes.len() / PAGE + 1],
         }
     }
@@ -52,8 +54,7 @@ impl Chip {
             return Err(Dead);
         }
         let start = offset as usize;
-        if self.unreadable.is_some_and(|page| start < (page + 1) * PAGE && page * PAGE < start + bytes.len())
-        {
+        if start < self.unreadable.end && self.unreadable.start < start + bytes.len() {
             return Err(Dead);
         }
         bytes.copy_from_slice(self.bytes.get(start..start + bytes.len()).ok_or(Dead)?);
@@ -135,7 +136,9 @@ impl NorFlash for Nor {
         for page in (from..to).step_by(PAGE) {
             self.0.erased[page as usize / PAGE] += 1;
             self.0.set(page, [0xff; PAGE])?;
-            self.0.unreadable = self.0.unreadable.filter(|unreadable| *unreadable != page as usize / PAGE);
+            if (page as usize..page as usize + PAGE).contains(&self.0.unreadable.start) {
+                self.0.unreadable = 0..0;
+            }
         }
         Ok(())
     }
@@ -366,18 +369,37 @@ fn a_lost_page_of_flash_is_survived() {
 
 /// Flash with check bits gives an error for a word that a cut has torn.
 #[test]
+fn a_word_of_flash_that_cannot_be_read_is_survived_and_mended() {
+    let mut flash = OnFlash::enrolled(State::first(0));
+    for floor in 1..=12 {
+        flash = flash.store(State::first(floor)).0;
+        for word in (0..FLASH_LEN).step_by(WORD) {
+            let mut after = flash.clone();
+            after.chip().unreadable = word..word + WORD;
+            assert_eq!(after.load(), Ok(State::first(floor)), "word {word}");
+            for next in 1..=2 {
+                let (stored, outcome) = after.store(State::first(floor + next));
+                assert_eq!(outcome, Ok(()), "word {word}");
+                assert_eq!(stored.load(), Ok(State::first(floor + next)), "word {word}");
+                after = stored;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_page_of_flash_that_cannot_be_read_is_survived_and_mended() {
     let mut flash = OnFlash::enrolled(State::first(0));
     for floor in 1..=40 {
         flash = flash.store(State::first(floor)).0;
         for page in 0..FLASH_LEN / PAGE {
             let mut after = flash.clone();
-            after.chip().unreadable = Some(page);
+            after.chip().unreadable = page * PAGE..(page + 1) * PAGE;
             assert_eq!(after.load(), Ok(State::first(floor)), "page {page}");
             let (mut after, outcome) = after.store(State::first(floor + 1));
             assert_eq!(outcome, Ok(()), "page {page}");
             assert_eq!(after.load(), Ok(State::first(floor + 1)), "page {page}");
-            assert_eq!(after.chip().unreadable, None, "page {page}");
+            assert!(after.chip().unreadable.is_empty(), "page {page}");
         }
     }
 }
@@ -427,6 +449,57 @@ fn a_cell_that_does_not_take_the_record_stops_the_store() {
     let mut twin = Twin::new(Stuck(State::first(3).first_record()));
     assert_eq!(twin.store(State::first(4)), Err(Error::Storage));
     assert_eq!(twin.load(), Ok(State::first(3)));
+}
+
+/// Cells that are read wrongly once, as a glitch may: the `nth` time, as this record.
+struct Lying {
+    cells: [[u8; RECORD_LEN]; 2],
+    nth: usize,
+    lie: [u8; RECORD_LEN],
+    /// What else the glitch does to both cells.
+    spoils: bool,
+}
+
+impl Cells for Lying {
+    fn read(&mut self, cell: Cell) -> Result<Option<[u8; RECORD_LEN]>, Error> {
+        self.nth = self.nth.wrapping_sub(1);
+        if self.nth != 0 {
+            return Ok(Some(self.cells[cell as usize]));
+        }
+        if self.spoils {
+            self.cells.as_flattened_mut().fill(0xa5);
+        }
+        Ok(Some(self.lie))
+    }
+
+    fn write(&mut self, cell: Cell, record: &[u8; RECORD_LEN]) -> Result<(), Error> {
+        self.cells[cell as usize] = *record;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_record_that_was_read_wrongly_once_lowers_no_floor() {
+    let torn = [0xff; RECORD_LEN];
+    let held = State::first(9).first_record();
+    for (cells, spoils) in
+        [([held; 2], false), ([held; 2], true), ([held, torn], false), ([torn, held], false)]
+    {
+        for (nth, floor) in (1..12).flat_map(|nth| [0, 8, 9].map(|floor| (nth, floor))) {
+            for stores in [false, true] {
+                let lie = State::first(floor).first_record();
+                let mut twin = Twin::new(Lying { cells, nth, lie, spoils });
+                let found = if stores {
+                    twin.store(State::first(9)).map(|()| 9)
+                } else {
+                    twin.load().map(|state| state.floor)
+                };
+                assert!(found.is_err() || found == Ok(9), "{found:?}: floor {floor} at read {nth}");
+                let later = twin.load().map(|state| state.floor);
+                assert!(later.is_err() || later == Ok(9), "later {later:?}: floor {floor} at read {nth}");
+            }
+        }
+    }
 }
 
 /// Erasures are spread: after a thousand stores no page has been erased much more often than another.

@@ -1,7 +1,7 @@
 //! A fake device, storage in RAM, and a publisher.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ed25519_dalek::{Signer, SigningKey};
 use embedded_storage::{ReadStorage, Storage};
@@ -78,17 +78,22 @@ impl Device for Fake {
 
 /// How many steps of writing or erasing power will last, for all the memory that has this one.
 #[derive(Clone)]
-pub(crate) struct Power(Arc<AtomicUsize>);
+pub(crate) struct Power(Arc<AtomicUsize>, Arc<AtomicBool>);
 
 impl Default for Power {
     fn default() -> Self {
-        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+        Self(Arc::new(AtomicUsize::new(usize::MAX)), Arc::default())
     }
 }
 
 impl Power {
     pub(crate) fn lasts(&self, steps: usize) {
         self.0.store(steps, Ordering::Relaxed);
+    }
+
+    /// From now on the state's memory takes no write.
+    pub(crate) fn reads_only(&self) {
+        self.1.store(true, Ordering::Relaxed);
     }
 
     /// Whether it is still on.
@@ -130,6 +135,9 @@ impl ReadStorage for Ram {
 
 impl Storage for Ram {
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Error> {
+        if self.power.1.load(Ordering::Relaxed) {
+            return Err(Error::Storage);
+        }
         for (old, new) in self.bytes[offset as usize..].chunks_mut(1).zip(bytes) {
             self.power.step(old, [*new].into_iter())?;
         }
