@@ -53,10 +53,14 @@ pub(crate) fn read_grant(options: &Options) -> Result<Vec<u8>, Failure> {
     Ok(grant)
 }
 
+/// What the board remembers.
+fn remembered(eeprom: &Path) -> Result<impl StateStore, Failure> {
+    Ok(eeprom::state(Chip::open(eeprom)?, eeprom::IN_A_ROW))
+}
+
 /// What the board boots next. If its state is corrupt, that is for the board to say.
 fn booted(eeprom: &Path) -> Result<Choice, Failure> {
-    let Ok(State { confirmed, trial, .. }) = eeprom::state(Chip::open(eeprom)?, eeprom::IN_A_ROW).load()
-    else {
+    let Ok(State { confirmed, trial, .. }) = remembered(eeprom)?.load() else {
         return Ok(Choice::FIRST);
     };
     let trial = trial.filter(|trial| trial.tries > 0 || confirmed.is_none());
@@ -65,8 +69,7 @@ fn booted(eeprom: &Path) -> Result<Choice, Failure> {
 
 /// The places that aren't confirmed.
 fn spare(eeprom: &Path) -> Result<Choice, Failure> {
-    let state =
-        eeprom::state(Chip::open(eeprom)?, eeprom::IN_A_ROW).load().map_err(|error| refused(error.code()))?;
+    let state = remembered(eeprom)?.load().map_err(|error| refused(error.code()))?;
     let in_use = state
         .confirmed
         .ok_or("nothing has been confirmed that --install could follow: boot this board without it first")?;
@@ -79,7 +82,7 @@ fn other(choice: Choice) -> Choice {
 
 /// Stores that they are to be tried.
 fn install(eeprom: &Path, choice: Choice) -> Result<(), Failure> {
-    let mut store = eeprom::state(Chip::open(eeprom)?, eeprom::IN_A_ROW);
+    let mut store = remembered(eeprom)?;
     let state = store.load().map_err(modelseal::Error::from)?;
     let trial = Some(Trial { choice, tries: TRIES });
     Ok(store.store(State { trial, ..state }).map_err(modelseal::Error::from)?)
