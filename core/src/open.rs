@@ -205,7 +205,8 @@ impl<'a> Admitted<'a, '_> {
         };
         let header = request.header.parse_again()?;
         content.mix(doubt(&header, &grant, &id, again)?);
-        Unwrapped::new(header, content, Confirmation { floor: Some(grant.terms().floor) })
+        let version = header.manifest().subject.version;
+        Unwrapped::new(header, content, Confirmation { floor: Some(grant.terms().floor), version })
     }
 }
 
@@ -243,7 +244,9 @@ impl<'a> Unwrapped<'a> {
     /// unwrapped `content` with a master key.
     pub fn by_vault(header: Verified<Header<'a>>, content: &[u8; KEY_LEN]) -> Result<Self, Error> {
         let content = ContentKey::from_bytes(content);
-        Self::new(header.into_inner(), content, Confirmation { floor: None })
+        let header = header.into_inner();
+        let version = header.manifest().subject.version;
+        Self::new(header, content, Confirmation { floor: None, version })
     }
 
     /// Step 6: derive (3.1) and compare the commitment with the manifest's.
@@ -367,21 +370,29 @@ fn proven(model: &mut [u8], proof: u32) -> Option<&mut [u8]> {
     (black_box(proof) == PROOF).then_some(model)
 }
 
-/// The floor that the checked grant set, if a grant it was.
+/// The floor that the checked grant set, if a grant it was, and the version that was opened by it.
 pub struct Confirmation {
     floor: Option<u64>,
+    version: u64,
 }
 
 impl Confirmation {
     /// Of the same grant: confirming twice stores what confirming once does.
     pub(crate) fn again(&self) -> Self {
-        Self { floor: self.floor }
+        Self { floor: self.floor, version: self.version }
     }
 
     /// (7, step 9) Stores `max(stored floor, floor)`. A vault's opening has no floor and stores nothing.
+    ///
+    /// A newer version may have been confirmed since this one was opened. Then the stored floor is above this version,
+    /// and it is [`Error::RolledBack`].
     pub fn confirm(self, store: &mut impl FloorStore) -> Result<(), Error> {
         let Some(floor) = self.floor else { return Ok(()) };
-        if floor > store.floor()? { store.raise(floor) } else { Ok(()) }
+        let stored = store.floor()?;
+        if self.version < stored {
+            return Err(Error::RolledBack);
+        }
+        if floor > stored { store.raise(floor) } else { Ok(()) }
     }
 }
 

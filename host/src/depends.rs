@@ -8,7 +8,7 @@ use modelseal_core::sign::Publisher;
 use modelseal_hsm::Vault;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::io::Input;
 use crate::open::SealedFile;
 use crate::registry::{DeviceKeyKind, Registry};
 
@@ -125,10 +125,8 @@ pub fn on_fleet(registry: &Registry, version: u32) -> Dependents {
 fn each(files: &[PathBuf], depends: impl Fn(&SealedFile) -> Result<bool>) -> Dependents {
     let mut found = Dependents { looked_at: files.len(), ..Dependents::default() };
     for path in files {
-        match files::require_file(path)
-            .and_then(|()| SealedFile::open(path))
-            .and_then(|sealed| depends(&sealed))
-        {
+        let sealed = Input::file(path, false).and_then(|file| SealedFile::from_file(path, file));
+        match sealed.and_then(|sealed| depends(&sealed)) {
             Ok(true) => found.sealed.push(path.clone()),
             Ok(false) => {}
             Err(error) if error.name() == Some(Refusal::ManifestSignature.name()) => {

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modelseal_hsm::wiped::wiped;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
+use crate::io::Folder;
 
 /// Who may read an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,16 @@ pub enum Access {
     Public,
     /// The owner only: mode 0600.
     Private,
+}
+
+#[cfg(unix)]
+impl Access {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Public => 0o666,
+            Self::Private => 0o600,
+        }
+    }
 }
 
 /// What becomes of a file that is there already.
@@ -29,118 +40,159 @@ pub enum Existing {
 }
 
 /// A file that appears under its name when it is complete, and leaves nothing behind if it never is: where the
-/// system can, it has no name until then.
+/// system can, it has no name until then. The folder that it goes into is a handle: what becomes of its path meanwhile
+/// doesn't matter.
 pub struct Output {
     file: File,
-    path: PathBuf,
+    folder: Arc<Folder>,
+    name: PathBuf,
     existing: Existing,
+    /// The name that it has until it is complete; `None` if it has none, or has its own.
+    temporary: Option<PathBuf>,
     unnamed: bool,
-    temporary: Option<tempfile::TempPath>,
 }
 
 impl Output {
     /// Begins an output that will be at `path`.
     pub fn create(path: &Path, access: Access, existing: Existing) -> Result<Self> {
-        let path = resolve(path);
-        if std::fs::metadata(&path).is_ok_and(|target| !target.is_file()) {
-            let what = format!("{} isn't a file that could be replaced", path.display());
-            return Err(Error::new(Code::Io, what, "name a file for the output"));
+        let path = resolve(path)?;
+        let folder = Arc::new(Folder::open(parent(&path))?);
+        let name = path.file_name().ok_or_else(|| not_replaceable(&path))?;
+        Self::create_in(&folder, Path::new(name), access, existing)
+    }
+
+    /// Begins an output that will be at `name`, which has no folders in it, in `folder`. A link there is replaced, and
+    /// not what it leads to.
+    pub fn create_in(folder: &Arc<Folder>, name: &Path, access: Access, existing: Existing) -> Result<Self> {
+        match folder.dir().symlink_metadata(name) {
+            Ok(_) if existing == Existing::Keep => return Err(there_already(&folder.shown(name))),
+            Ok(found) if !found.is_file() && !found.is_symlink() => {
+                return Err(not_replaceable(&folder.shown(name)));
+            }
+            _ => {}
         }
-        if existing == Existing::Keep && path.symlink_metadata().is_ok() {
-            return Err(Error::new(
-                Code::Io,
-                format!("{} is there already", path.display()),
-                "it is never overwritten; name another file",
-            ));
+        let (folder, name) = (Arc::clone(folder), name.to_owned());
+        if let Some(file) = unnamed(&folder, access) {
+            return Ok(Self { file, folder, name, existing, temporary: None, unnamed: true });
         }
-        let dir = parent(&path);
-        if let Some(file) = unnamed(dir, access) {
-            return Ok(Self { file, path, existing, unnamed: true, temporary: None });
-        }
-        std::fs::metadata(dir).map_err(|error| Error::io(dir, &error))?;
-        let named = named(dir, access).map_err(|error| Error::io(&path, &error))?;
-        let (file, temporary) = named.into_parts();
-        Ok(Self { file, path, existing, unnamed: false, temporary: Some(temporary) })
+        let made = named(&folder, access).map_err(|error| Error::io(&folder.shown(&name), &error));
+        let (file, temporary) = made?;
+        Ok(Self { file, folder, name, existing, temporary: Some(temporary), unnamed: false })
+    }
+
+    /// Where it will be, for messages.
+    fn path(&self) -> PathBuf {
+        self.folder.shown(&self.name)
     }
 
     /// Writes `bytes` at `offset`.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(bytes));
-        written.map_err(|error| Error::io(&self.path, &error))
+        written.map_err(|error| Error::io(&self.path(), &error))
     }
 
     /// Appends `bytes`.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| Error::io(&self.path, &error))
+        self.file.write_all(bytes).map_err(|error| Error::io(&self.path(), &error))
     }
 
     /// Has the system write everything, so that a full disk shows before [`commit`](Self::commit).
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(|error| Error::io(&self.path, &error))
+        self.file.sync_all().map_err(|error| Error::io(&self.path(), &error))
     }
 
-    /// To be at `path` instead, on the same disk.
-    pub fn moved(mut self, path: PathBuf) -> Self {
-        self.path = path;
-        self
+    /// To be at `name` in `folder` instead, on the same disk.
+    pub(crate) fn moved(mut self, folder: Arc<Folder>, name: &Path) -> Result<Self> {
+        if let Some(temporary) = self.temporary.take() {
+            let moved = self.folder.dir().rename(&temporary, folder.dir(), &temporary);
+            moved.map_err(|error| Error::io(&folder.shown(name), &error))?;
+            self.temporary = Some(temporary);
+        }
+        (self.folder, self.name) = (folder, name.to_owned());
+        Ok(self)
     }
 
     /// Syncs, and gives the file its name.
     pub fn commit(mut self) -> Result<()> {
-        let committed =
-            self.file.sync_all().and_then(|()| self.link()).and_then(|()| sync(parent(&self.path)));
-        committed.map_err(|error| Error::io(&self.path, &error))
+        let committed = self.file.sync_all().and_then(|()| self.link()).and_then(|()| self.folder.sync());
+        committed.map_err(|error| Error::io(&self.path(), &error))
     }
 
     fn link(&mut self) -> io::Result<()> {
         if self.unnamed {
-            match link_unnamed(&self.file, &self.path) {
+            match link_unnamed(&self.file, &self.folder, &self.name) {
                 Err(error)
                     if error.kind() == io::ErrorKind::AlreadyExists && self.existing == Existing::Replace => {
                 }
                 done => return done,
             }
             // A name can't be taken over by a link, only by a rename.
-            self.temporary = Some(link_beside(&self.file, &self.path)?);
+            let temporary = temporary_name()?;
+            link_unnamed(&self.file, &self.folder, &temporary)?;
+            self.temporary = Some(temporary);
         }
-        let Some(temporary) = self.temporary.take() else { return Ok(()) };
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        let dir = self.folder.dir();
         match self.existing {
-            Existing::Replace => temporary.persist(&self.path),
-            Existing::Keep => temporary.persist_noclobber(&self.path),
+            Existing::Replace => dir.rename(temporary, dir, &self.name)?,
+            // Unlike a rename, a link never replaces anything.
+            Existing::Keep => {
+                dir.hard_link(temporary, dir, &self.name)?;
+                dir.remove_file(temporary)?;
+            }
         }
-        .map_err(|error| error.error)
+        self.temporary = None;
+        Ok(())
     }
 }
 
-/// Commits outputs that go into `dir`: all are synced at once, where the system can, and then get their names.
-pub fn commit_all(dir: &Path, outputs: Vec<Output>) -> Result<()> {
-    // What is behind a link is elsewhere, perhaps on another disk.
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            let _ = self.folder.dir().remove_file(temporary);
+        }
+    }
+}
+
+fn there_already(path: &Path) -> Error {
+    let what = format!("{} is there already", path.display());
+    Error::new(Code::Io, what, "it is never overwritten; name another file")
+}
+
+fn not_replaceable(path: &Path) -> Error {
+    let what = format!("{} isn't a file that could be replaced", path.display());
+    Error::new(Code::Io, what, "name a file for the output")
+}
+
+/// Commits outputs that go into `folder`: all are synced at once, where the system can, and then get their names.
+pub fn commit_all(folder: &Arc<Folder>, outputs: Vec<Output>) -> Result<()> {
     let (here, elsewhere): (Vec<_>, Vec<_>) =
-        outputs.into_iter().partition(|output| parent(&output.path) == dir);
+        outputs.into_iter().partition(|output| Arc::ptr_eq(&output.folder, folder));
     elsewhere.into_iter().try_for_each(Output::commit)?;
-    sync_together(dir, &here).map_err(|error| Error::io(dir, &error))?;
+    sync_together(folder, &here).map_err(|error| Error::io(folder.path(), &error))?;
     for mut output in here {
-        output.link().map_err(|error| Error::io(&output.path, &error))?;
+        output.link().map_err(|error| Error::io(&output.path(), &error))?;
     }
-    sync(dir).map_err(|error| Error::io(dir, &error))
+    folder.sync().map_err(|error| Error::io(folder.path(), &error))
 }
 
-/// Makes the folder `dir` if it isn't there.
-pub fn create_dir(dir: &Path) -> Result<()> {
-    let made = match std::fs::create_dir(dir) {
-        Ok(()) => sync(parent(dir)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        Err(error) => Err(error),
-    };
-    made.map_err(|error| Error::io(dir, &error))
+/// Makes the folder `dir` if it isn't there, and opens it.
+pub fn open_or_make_dir(dir: &Path) -> Result<Folder> {
+    match std::fs::create_dir(dir) {
+        Ok(()) => Folder::open(parent(dir))?.sync().map_err(|error| Error::io(dir, &error))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Error::io(dir, &error)),
+    }
+    Folder::open(dir)
 }
 
-/// Whether names that differ in case only are one file in `dir`.
-pub fn folds_case(dir: &Path) -> Result<bool> {
-    let probe = tempfile::Builder::new().prefix(".modelseal-case-").tempfile_in(dir);
-    let probe = probe.map_err(|error| Error::io(dir, &error))?;
-    let other = probe.path().file_name().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
-    Ok(dir.join(other).symlink_metadata().is_ok())
+/// Whether names that differ in case only are one file in `folder`.
+pub(crate) fn folds_case(folder: &Arc<Folder>) -> Result<bool> {
+    let probe = named(folder, Access::Private).map_err(|error| Error::io(folder.path(), &error));
+    let (_, name) = probe?;
+    let folds = folder.has(name.to_string_lossy().to_ascii_uppercase());
+    let _ = folder.dir().remove_file(name);
+    Ok(folds)
 }
 
 /// Writes a whole small file.
@@ -148,31 +200,6 @@ pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> R
     let mut output = Output::create(path, access, existing)?;
     output.write(bytes)?;
     output.commit()
-}
-
-/// Refuses an output that would replace one of the command's own inputs, or a file of modelseal's that holds
-/// keys, devices or floors: a slip of the hand must not cost a vault.
-pub fn protect(out: &Path, inputs: &[&Path]) -> Result<()> {
-    if out.as_os_str() == "-" {
-        return Err(Error::usage(
-            "this output needs a file",
-            "name one; only `open` writes to standard output",
-        ));
-    }
-    let target = place(out);
-    if inputs.iter().any(|input| place(input) == target) {
-        return Err(Error::usage(
-            format!("the output {} is an input, too", out.display()),
-            "name another file for the output",
-        ));
-    }
-    if target.is_file() && is_kept(&target) {
-        return Err(Error::usage(
-            format!("{} is a vault, an identity, a registry or a state", out.display()),
-            "name another file for the output",
-        ));
-    }
-    Ok(())
 }
 
 /// Reads `bytes` at `offset`, whoever else reads the file: it has no position that would change.
@@ -199,18 +226,6 @@ pub fn place(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| match (parent(path).canonicalize(), path.file_name()) {
         (Ok(dir), Some(name)) => dir.join(name),
         _ => path.to_owned(),
-    })
-}
-
-/// Whether the file is one of those that begin with `{ "format": "modelseal …"`.
-pub(crate) fn is_kept(path: &Path) -> bool {
-    use io::Read;
-    // It may be anybody's model.
-    wiped(|| {
-        let mut head = Zeroizing::new([0; 64]);
-        let read = File::open(path).and_then(|mut file| file.read(head.as_mut_slice())).unwrap_or(0);
-        let mut squeezed = head.iter().take(read).filter(|byte| !byte.is_ascii_whitespace());
-        br#"{"format":"modelseal"#.iter().all(|byte| squeezed.next() == Some(byte))
     })
 }
 
@@ -259,15 +274,6 @@ fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>) -> Result<bool> {
     Ok(true)
 }
 
-/// Refuses what is there and isn't a file, before it is opened: a pipe that nobody writes to would be waited for.
-pub fn require_file(path: &Path) -> Result<()> {
-    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        let what = format!("{} isn't a file", path.display());
-        return Err(Error::new(Code::Io, what, "name sealed models that are files, or folders of them"));
-    }
-    Ok(())
-}
-
 fn missing(path: &Path) -> Error {
     Error::new(Code::Io, format!("{}: there is no such file", path.display()), "check the path")
 }
@@ -275,12 +281,16 @@ fn missing(path: &Path) -> Error {
 /// Holds a lock against other processes until it is dropped. The lock's file stays: it is `path` with
 /// `.lock` appended.
 pub fn lock(path: &Path) -> Result<File> {
-    let path = with_suffix(&resolve(path), ".lock");
+    let path = with_suffix(&resolve(path)?, ".lock");
     let mut options = File::options();
     options.create(true).truncate(false).write(true);
     // The owner's: whoever may read it may hold it.
+    // And no link, which might make a file elsewhere.
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
     let file = options.open(&path).map_err(|error| Error::io(&path, &error))?;
     hold(&file, &path)?;
     Ok(file)
@@ -324,79 +334,89 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Follows a link to where the file is, so that the file is replaced and not the link.
-pub(crate) fn resolve(path: &Path) -> PathBuf {
-    if path.is_symlink() { path.canonicalize().unwrap_or_else(|_| path.to_owned()) } else { path.to_owned() }
+/// Follows a link to where the file is, so that the file is replaced and not the link. In a folder where everybody may
+/// make links, a stranger's isn't followed: the rule of Linux's `fs.protected_symlinks`, wherever this runs.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
+    if !path.is_symlink() {
+        return Ok(path.to_owned());
+    }
+    require_own_link(path)?;
+    Ok(path.canonicalize().unwrap_or_else(|_| path.to_owned()))
+}
+
+#[cfg(unix)]
+fn require_own_link(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let io = |error: io::Error| Error::io(path, &error);
+    let folder = parent(path).metadata().map_err(io)?;
+    let owner = path.symlink_metadata().map_err(io)?.uid();
+    let anybody = folder.mode() & 0o1002 == 0o1002;
+    if !anybody || owner == rustix::process::geteuid().as_raw() || owner == folder.uid() {
+        return Ok(());
+    }
+    let what =
+        format!("{} is a link that somebody else made in a folder that everybody writes to", path.display());
+    Err(Error::new(Code::Io, what, "name another file, or remove the link"))
+}
+
+#[cfg(not(unix))]
+fn require_own_link(_: &Path) -> Result<()> {
+    Ok(())
 }
 
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-pub(crate) fn sync(dir: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
-}
-
 #[cfg(target_os = "linux")]
-fn sync_together(dir: &Path, outputs: &[Output]) -> io::Result<()> {
-    if outputs.is_empty() { Ok(()) } else { Ok(rustix::fs::syncfs(File::open(dir)?)?) }
+fn sync_together(folder: &Folder, outputs: &[Output]) -> io::Result<()> {
+    if outputs.is_empty() { Ok(()) } else { Ok(rustix::fs::syncfs(folder.dir().open_dir(".")?)?) }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn sync_together(_: &Path, outputs: &[Output]) -> io::Result<()> {
+fn sync_together(_: &Folder, outputs: &[Output]) -> io::Result<()> {
     outputs.iter().try_for_each(|output| output.file.sync_all())
 }
 
-fn named(dir: &Path, access: Access) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".modelseal-");
+/// A name that no file has yet.
+pub(crate) fn temporary_name() -> io::Result<PathBuf> {
+    let mut random = [0; 12];
+    getrandom::fill(&mut random).map_err(|_| io::Error::other("the system gave no random bytes"))?;
+    Ok(format!(".modelseal-{}", hex::encode(random)).into())
+}
+
+fn named(folder: &Folder, access: Access) -> io::Result<(File, PathBuf)> {
+    let name = temporary_name()?;
+    let mut options = cap_std::fs::OpenOptions::new();
+    options.create_new(true).read(true).write(true);
     #[cfg(unix)]
-    if access == Access::Public {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
+    cap_std::fs::OpenOptionsExt::mode(&mut options, access.mode());
     #[cfg(not(unix))]
     let _ = access;
-    builder.tempfile_in(dir)
+    Ok((folder.dir().open_with(&name, &options)?.into_std(), name))
 }
 
 #[cfg(target_os = "linux")]
-fn unnamed(dir: &Path, access: Access) -> Option<File> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    let mode = match access {
-        Access::Public => Mode::from_raw_mode(0o666),
-        Access::Private => Mode::from_raw_mode(0o600),
-    };
-    openat(CWD, dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode).ok().map(File::from)
+fn unnamed(folder: &Folder, access: Access) -> Option<File> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let mode = Mode::from_raw_mode(access.mode());
+    openat(folder.dir(), ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode).ok().map(File::from)
 }
 
 #[cfg(target_os = "linux")]
-fn link_unnamed(file: &File, path: &Path) -> io::Result<()> {
+fn link_unnamed(file: &File, folder: &Folder, name: &Path) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD, linkat};
     use std::os::fd::AsRawFd;
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(linkat(CWD, source, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
-}
-
-/// Links the complete file under a name of its own beside `path`.
-#[cfg(target_os = "linux")]
-fn link_beside(file: &File, path: &Path) -> io::Result<tempfile::TempPath> {
-    let made =
-        tempfile::Builder::new().prefix(".modelseal-").make_in(parent(path), |name| link_unnamed(file, name));
-    Ok(made?.into_temp_path())
+    Ok(linkat(CWD, source, folder.dir(), name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn unnamed(_: &Path, _: Access) -> Option<File> {
+fn unnamed(_: &Folder, _: Access) -> Option<File> {
     None
 }
 
 #[cfg(not(target_os = "linux"))]
-fn link_unnamed(_: &File, _: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn link_beside(_: &File, _: &Path) -> io::Result<tempfile::TempPath> {
+fn link_unnamed(_: &File, _: &Folder, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -25,7 +25,7 @@ use modelseal_hsm::{BATCH_MAX, GrantTree, SignedTree, Vault};
 use rand_core::UnwrapErr;
 
 use crate::error::Result;
-use crate::grant::{Limits, terms, wrap_to};
+use crate::grant::{Limits, require_enrolled, terms, wrap_to};
 use crate::registry::{Device, DeviceKeyKind};
 
 /// Fewest threads: while one waits for a token or a disk, another computes. A token gets as many sessions.
@@ -90,11 +90,14 @@ impl Tally<'_> {
 }
 
 impl Fleet<'_> {
-    /// Grants to all of `recipients`, who are enrolled for the model's line, but those whose grant the store has.
+    /// Grants to all of `recipients` but those whose grant the store has. One who isn't enrolled for the model's line is
+    /// refused before anything is granted.
     /// Ends at the first failure: what is in the store by then is complete, and the next call goes on from there.
     ///
     /// Whoever calls this holds the content key, and so does it in [`wiped`]. `progress` is told how many are done.
     pub fn grant(&self, recipients: &[Recipient<'_>], progress: &(dyn Fn(u64) + Sync)) -> Result<Granted> {
+        let line = self.content.header().manifest().subject.line;
+        recipients.iter().try_for_each(|(id, device)| require_enrolled(*id, device, line))?;
         let tally = Tally { made: AtomicU64::new(0), kept: AtomicU64::new(0), progress };
         let mut signatures = 0;
         for batch in recipients.chunks(BATCH_MAX) {

@@ -2,29 +2,32 @@
 //! file is complete whenever it has its name.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use modelseal_core::grant::{DeviceId, GRANT_MAX};
 
 use crate::error::{Error, Result};
-use crate::files::{self, Access, Existing, Output};
+use crate::files::{self, Access, Existing, Output, parent};
 use crate::fleet::{Made, Recipient, Store};
+use crate::io::protect::Protected;
+use crate::io::{Folder, name};
 
 /// Where a fleet's grants go.
-pub struct Folder<'a> {
-    dir: &'a Path,
-    inputs: Vec<PathBuf>,
+pub struct GrantFolder {
+    folder: Arc<Folder>,
+    protected: Protected,
     keep: bool,
     /// The grant's name in the device's own folder, if it has one.
     name: Option<String>,
 }
 
-impl<'a> Folder<'a> {
-    /// The folder `dir`, made if it isn't there, in which none of `inputs` is replaced. With `keep`, grants that are
-    /// there may be kept.
-    pub fn new(dir: &'a Path, inputs: &[&Path], keep: bool) -> Result<Self> {
-        files::create_dir(dir)?;
-        Ok(Self { dir, inputs: inputs.iter().map(|input| files::place(input)).collect(), keep, name: None })
+impl GrantFolder {
+    /// The folder `dir`, made if it isn't there, in which nothing of `protected` is replaced. With `keep`, grants that
+    /// are there may be kept.
+    pub fn new(dir: &Path, protected: Protected, keep: bool) -> Result<Self> {
+        Ok(Self { folder: Arc::new(files::open_or_make_dir(dir)?), protected, keep, name: None })
     }
 
     /// From now on for this grant of each device's own folder.
@@ -38,48 +41,61 @@ impl<'a> Folder<'a> {
         let mut folded = HashMap::with_capacity(recipients.len());
         for (id, _) in recipients {
             if let Some(other) = folded.insert(id.as_str().to_ascii_lowercase(), *id)
-                && files::folds_case(self.dir)?
+                && files::folds_case(&self.folder)?
             {
                 let what = format!("{} and {} would be one file there", other.as_str(), id.as_str());
-                return Err(Error::usage(what, "grant to them into different folders").about(self.dir));
+                return Err(
+                    Error::usage(what, "grant to them into different folders").about(self.folder.path())
+                );
             }
         }
         Ok(())
     }
 
-    fn path(&self, id: DeviceId<'_>) -> PathBuf {
-        match &self.name {
-            Some(name) => self.dir.join(id.as_str()).join(name),
-            None => self.dir.join(format!("{}.grant", id.as_str())),
+    fn path(&self, id: DeviceId<'_>) -> Result<PathBuf> {
+        Ok(match &self.name {
+            Some(grant) => Path::new(&name::of_device(id, "")?).join(grant),
+            None => name::of_device(id, ".grant")?.into(),
+        })
+    }
+
+    /// Begins the grant at `path`, in the folder itself or in a device's own.
+    fn output(&self, path: &Path) -> Result<Output> {
+        let name = Path::new(path.file_name().unwrap_or(path.as_os_str()));
+        if name == path {
+            return Output::create_in(&self.folder, name, Access::Public, Existing::Replace);
         }
+        let own = Arc::new(self.folder.make(parent(path), false)?);
+        Output::create_in(&own, name, Access::Public, Existing::Replace)
     }
 }
 
-impl Store for Folder<'_> {
+impl Store for GrantFolder {
     /// What is there is looked at in any case: not everything may be replaced.
     fn stored(&self, device: DeviceId<'_>) -> Result<Option<Vec<u8>>> {
-        let path = self.path(device);
-        let Ok(metadata) = path.metadata() else { return Ok(None) };
-        let inputs: Vec<_> = self.inputs.iter().map(PathBuf::as_path).collect();
-        files::protect(&path, &inputs)?;
-        if self.keep && metadata.is_file() && metadata.len() <= GRANT_MAX as u64 {
-            files::read_if_there(&path, GRANT_MAX as u64)
-        } else {
-            Ok(None)
+        let path = self.path(device)?;
+        if !self.folder.has(&path) {
+            return Ok(None);
         }
+        self.protected.require_other(&self.folder.shown(&path))?;
+        let mut bytes = Vec::new();
+        // A link that leads elsewhere is replaced.
+        if self.keep
+            && let Ok(Some(file)) = self.folder.file(&path)
+        {
+            let read = file.take(GRANT_MAX as u64 + 1).read_to_end(&mut bytes);
+            read.map_err(|error| Error::io(&self.folder.shown(&path), &error))?;
+        }
+        Ok((1..=GRANT_MAX).contains(&bytes.len()).then_some(bytes))
     }
 
     fn put(&self, grants: &[Made<'_>]) -> Result<()> {
         let mut outputs = Vec::with_capacity(grants.len());
         for (id, bytes) in grants {
-            let path = self.path(*id);
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
-            }
-            let mut output = Output::create(&path, Access::Public, Existing::Replace)?;
+            let mut output = self.output(&self.path(*id)?)?;
             output.write(bytes)?;
             outputs.push(output);
         }
-        files::commit_all(self.dir, outputs)
+        files::commit_all(&self.folder, outputs)
     }
 }

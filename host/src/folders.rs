@@ -1,15 +1,19 @@
-//! How folders are written, complete or not at all, and what is in one.
+//! How folders are written, complete or not at all.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
-use crate::files::{Access, Existing, Output, parent, place, resolve, sync, with_suffix};
+use crate::files::{Access, Existing, Output, parent, place, resolve, temporary_name};
+use crate::io::Folder;
 
 /// A folder that appears under its name when it is complete. Where the system can, none of its files has a name until
 /// then, so that a kill leaves nothing; of hundreds, some get theirs before, in a hidden folder beside it.
 pub struct OutputFolder {
-    path: PathBuf,
+    /// The folder that it will be in.
+    beside: Arc<Folder>,
+    name: PathBuf,
     access: Access,
     waiting: Vec<(String, Output)>,
     made: Option<Made>,
@@ -17,8 +21,9 @@ pub struct OutputFolder {
 
 /// The hidden folder, and in it the one that is to be.
 struct Made {
-    temporary: tempfile::TempDir,
-    folder: PathBuf,
+    beside: Arc<Folder>,
+    temporary: PathBuf,
+    folder: Folder,
 }
 
 /// How many files wait for their names. Each is open, so it is at most half of what this process may have open.
@@ -34,17 +39,18 @@ fn waiting_max() -> usize {
 impl OutputFolder {
     /// Begins a folder that will be at `path`, where there is none, or an empty one.
     pub fn create(path: &Path, access: Access) -> Result<Self> {
-        let path = resolve(path);
+        let path = resolve(path)?;
         require_new_folder(&path)?;
-        let dir = parent(&path);
-        std::fs::metadata(dir).map_err(|error| Error::io(dir, &error))?;
-        Ok(Self { path, access, waiting: Vec::new(), made: None })
+        let name = path.file_name().ok_or_else(|| there_already(&path))?;
+        let beside = Arc::new(Folder::open(parent(&path))?);
+        Ok(Self { beside, name: name.into(), access, waiting: Vec::new(), made: None })
     }
 
     /// Begins one of its files.
     pub fn file(&self) -> Result<Output> {
-        // Only the folder of this path counts.
-        Output::create(&with_suffix(&self.path, ".part"), self.access, Existing::Replace)
+        // It gets another name, and in another folder.
+        let name = temporary_name().map_err(|error| self.failed(&error))?;
+        Output::create_in(&self.beside, &name, self.access, Existing::Replace)
     }
 
     /// Takes a file that is complete, to be at `name`, which may have folders.
@@ -55,37 +61,74 @@ impl OutputFolder {
     }
 
     fn name_waiting(&mut self) -> Result<()> {
-        let io = |error: io::Error| Error::io(&self.path, &error);
+        let private = self.access == Access::Private;
         let folder = match &self.made {
             Some(made) => &made.folder,
-            None => &self.made.insert(Made::beside(&self.path, self.access).map_err(io)?).folder,
+            None => &self.made.insert(Made::beside(&self.beside, private)?).folder,
         };
         for (name, output) in self.waiting.drain(..) {
-            let file = folder.join(name);
-            make_dirs(parent(&file), self.access).map_err(io)?;
-            output.moved(file).commit()?;
+            let name = Path::new(&name);
+            let last = Path::new(name.file_name().unwrap_or(name.as_os_str()));
+            output.moved(Arc::new(folder.make(parent(name), private)?), last)?.commit()?;
         }
         Ok(())
     }
 
     /// Gives the folder its name.
     pub fn commit(mut self) -> Result<()> {
-        require_new_folder(&self.path)?;
         self.name_waiting()?;
-        let Some(Made { temporary, folder }) = self.made else { return Ok(()) };
-        let synced = folders_below(&folder).and_then(|dirs| dirs.iter().try_for_each(|dir| sync(dir)));
-        let named = synced.and_then(|()| std::fs::rename(&folder, &self.path));
-        let committed = named.and_then(|()| temporary.close()).and_then(|()| sync(parent(&self.path)));
-        committed.map_err(|error| Error::io(&self.path, &error))
+        let Some(made) = &self.made else { return Ok(()) };
+        made.sync().and_then(|()| self.take_name(made)).map_err(|error| self.failed(&error))?;
+        self.made = None;
+        self.beside.sync().map_err(|error| self.failed(&error))
+    }
+
+    /// A rename takes the place of an empty folder, and of nothing else.
+    fn take_name(&self, made: &Made) -> io::Result<()> {
+        let (from, to) = (made.temporary.join(Made::FOLDER), self.beside.dir());
+        #[cfg(not(unix))]
+        let _ = to.remove_dir(&self.name);
+        to.rename(from, to, &self.name)
+    }
+
+    fn failed(&self, error: &io::Error) -> Error {
+        let path = self.beside.shown(&self.name);
+        match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => there_already(&path),
+            _ => Error::io(&path, error),
+        }
     }
 }
 
 impl Made {
-    fn beside(path: &Path, access: Access) -> io::Result<Self> {
-        let temporary = tempfile::Builder::new().prefix(".modelseal-").tempdir_in(parent(path))?;
-        let folder = temporary.path().join("folder");
-        make_dirs(&folder, access)?;
-        Ok(Self { temporary, folder })
+    const FOLDER: &'static str = "folder";
+
+    fn beside(beside: &Arc<Folder>, private: bool) -> Result<Self> {
+        let temporary = temporary_name().map_err(|error| Error::io(beside.path(), &error))?;
+        let folder = beside.make(&temporary, true)?.make(Path::new(Self::FOLDER), private)?;
+        Ok(Self { beside: Arc::clone(beside), temporary, folder })
+    }
+
+    /// Files are synced already; their names aren't.
+    fn sync(&self) -> io::Result<()> {
+        let mut to_do = vec![PathBuf::from(".")];
+        while let Some(path) = to_do.pop() {
+            for entry in self.folder.dir().read_dir(&path)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    to_do.push(path.join(entry.file_name()));
+                }
+            }
+            #[cfg(unix)]
+            self.folder.dir().open_dir(&path)?.into_std_file().sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = self.beside.dir().remove_dir_all(&self.temporary);
     }
 }
 
@@ -108,56 +151,10 @@ pub fn require_new_folder(path: &Path) -> Result<()> {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     };
-    if is_free {
-        return Ok(());
-    }
+    if is_free { Ok(()) } else { Err(there_already(path)) }
+}
+
+fn there_already(path: &Path) -> Error {
     let what = format!("{} is there already", path.display());
-    Err(Error::new(Code::Io, what, "it is never overwritten; name another folder, or an empty one"))
-}
-
-fn make_dirs(dir: &Path, access: Access) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    if access == Access::Private {
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    }
-    #[cfg(not(unix))]
-    let _ = access;
-    builder.recursive(true).create(dir)
-}
-
-/// Everything below `dir` that isn't a folder, relative to it, in no order. Links aren't followed.
-pub fn below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for folder in folders_below(dir).map_err(|error| Error::io(dir, &error))? {
-        let io = |error: io::Error| Error::io(&folder, &error);
-        for entry in std::fs::read_dir(&folder).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if !is_folder(&path)
-                && let Ok(relative) = path.strip_prefix(dir)
-            {
-                found.push(relative.to_owned());
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// `dir` and every folder below it.
-fn folders_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let (mut found, mut to_do) = (Vec::new(), vec![dir.to_owned()]);
-    while let Some(folder) = to_do.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if is_folder(&path) {
-                to_do.push(path);
-            }
-        }
-        found.push(folder);
-    }
-    Ok(found)
-}
-
-fn is_folder(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
+    Error::new(Code::Io, what, "it is never overwritten; name another folder, or an empty one")
 }

@@ -30,11 +30,7 @@ pub fn grant(
     device: &Device,
     limits: Limits,
 ) -> Result<GrantBytes> {
-    let line = content.header().manifest().subject.line;
-    if !device.is_for(line) {
-        let what = format!("the device {} isn't enrolled for the line {line}", id.as_str());
-        return Err(Error::new(Code::Refused, what, format!("it is for: {}", device.lines.join(", "))));
-    }
+    require_enrolled(id, device, content.header().manifest().subject.line)?;
     let terms = terms(content, id, limits);
     wiped(|| match &device.key {
         DeviceKeyKind::Fleet(version) => {
@@ -43,6 +39,15 @@ pub fn grant(
         }
         DeviceKeyKind::X25519(text) => Ok(vault.sign_grant(&wrap_to(text, content, &terms)?)?),
     })
+}
+
+/// Refuses a device that isn't enrolled for `line`.
+pub(crate) fn require_enrolled(id: DeviceId<'_>, device: &Device, line: &str) -> Result<()> {
+    if device.is_for(line) {
+        return Ok(());
+    }
+    let what = format!("the device {} isn't enrolled for the line {line}", id.as_str());
+    Err(Error::new(Code::Refused, what, format!("it is for: {}", device.lines.join(", "))))
 }
 
 /// What the grant for a device will say.

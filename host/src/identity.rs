@@ -23,6 +23,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::pem;
+use crate::state::StateOwner;
 
 const FORMAT: &str = "modelseal identity 1";
 const FILE_MAX: usize = 64 * 1024;
@@ -201,6 +202,11 @@ impl Identity {
     /// Notes that a floor has been stored.
     pub fn mark_used(&mut self) {
         self.used = true;
+    }
+
+    /// Whose state it is.
+    pub fn owner(&self) -> StateOwner {
+        StateOwner { device: self.device.clone(), first_floor: self.first_floor, used: self.used }
     }
 
     /// The device's public key, if it has an X25519 key.

@@ -1,10 +1,6 @@
 //! What a model is, guessed from its first bytes and its name.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
-
-use crate::error::{Error, Result};
 
 /// How many of the first bytes [`guess`] looks at.
 pub const HEAD_LEN: usize = 16;
@@ -16,14 +12,6 @@ pub const PICKLE: &str = "pickle";
 /// "bytes".
 pub fn guess(head: &[u8], path: &Path) -> &'static str {
     by_content(head).or_else(|| by_ending(path)).unwrap_or("bytes")
-}
-
-/// The same of a file.
-pub fn of_file(path: &Path) -> Result<&'static str> {
-    let mut head = Vec::new();
-    let file = File::open(path).map_err(|error| Error::io(path, &error))?;
-    file.take(HEAD_LEN as u64).read_to_end(&mut head).map_err(|error| Error::io(path, &error))?;
-    Ok(guess(&head, path))
 }
 
 fn by_content(head: &[u8]) -> Option<&'static str> {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use modelseal_core::Error as Refusal;
 use modelseal_core::lazy::Lazy;
@@ -19,6 +20,7 @@ use crate::files::read_exact_at;
 use crate::index::{Blocks, Entries, Keep, unread};
 use crate::memory::Buffer;
 use crate::open::SealedFile;
+use crate::opener::Confirming;
 use crate::whole::{Units, unit_len};
 use crate::work::at_once;
 
@@ -29,6 +31,8 @@ pub struct LazyModel {
     file: File,
     lazy: Lazy<Cipher>,
     blocks: Blocks,
+    /// The floor that is still to be stored.
+    confirming: Mutex<Option<Confirming>>,
 }
 
 impl SealedFile {
@@ -41,7 +45,8 @@ impl SealedFile {
         }
         wiped(|| {
             let (lazy, blocks) = self.unwrap_and_check(unwrap, Keep::All)?;
-            Ok(LazyModel { path: self.path, header: self.header, file: self.file, lazy, blocks })
+            let confirming = Mutex::new(None);
+            Ok(LazyModel { path: self.path, header: self.header, file: self.file, lazy, blocks, confirming })
         })
     }
 }
@@ -58,9 +63,20 @@ impl LazyModel {
         Ok(Header::parse(&self.header)?)
     }
 
-    /// What confirming takes, when the application has seen the model run.
-    pub fn confirmation(&self) -> Confirmation {
+    /// What confirming takes.
+    pub(crate) fn confirmation(&self) -> Confirmation {
         self.lazy.confirmation()
+    }
+
+    pub(crate) fn to_be_confirmed(self, confirming: Confirming) -> Self {
+        Self { confirming: Mutex::new(Some(confirming)), ..self }
+    }
+
+    /// Stores the floor: the application has seen the model run, or has read all of it. The second time it does
+    /// nothing; where it failed, it can be tried again by opening the model again.
+    pub fn confirm(&self) -> Result<()> {
+        let confirming = self.confirming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        confirming.map_or(Ok(()), Confirming::confirm)
     }
 
     /// Reads the bytes from `offset` on, as many as `out` has. On failure `out` is wiped.

@@ -24,6 +24,7 @@
 //! - [`update`]: bringing a device a new model or grant over its serial line
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
+//! - [`io`]: files and folders as handles, what is protected, and strangers' names
 //! - [`vaults`]: which vault is meant, its registry, and its passphrase or PIN
 //! - [`pem`], [`kind`], [`profile`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
 //!   written
@@ -46,6 +47,7 @@ pub mod folders;
 pub mod grant;
 pub mod identity;
 mod index;
+pub mod io;
 pub mod kind;
 pub mod lazy;
 mod limits;

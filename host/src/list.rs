@@ -121,7 +121,7 @@ pub fn problem_of_path(path: &str) -> Option<&'static str> {
     path.split('/').find_map(problem_of_name)
 }
 
-fn problem_of_name(name: &str) -> Option<&'static str> {
+pub(crate) fn problem_of_name(name: &str) -> Option<&'static str> {
     let special = |c: char| c.is_control() || r#"\:*?"<>|"#.contains(c);
     match name {
         "" | "." | ".." => Some("isn't a path below the folder"),

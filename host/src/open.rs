@@ -5,16 +5,18 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use modelseal_core::Error as Refusal;
 use modelseal_core::grant::Grant;
 use modelseal_core::open::{Conditions, Request, Unwrapped};
-use modelseal_core::sealed::{ENVELOPE_MAX, Envelope, HEADER_MAX, Header, PREFIX_LEN, Prefix};
+use modelseal_core::sealed::{ENVELOPE_MAX, Envelope, HEADER_MAX, Header, Layout, PREFIX_LEN, Prefix};
 use modelseal_hsm::Vault;
 
 use crate::error::{Code, Error, Result};
 use crate::identity::Identity;
 use crate::index::require_blocks;
+use crate::io::{Folder, Input};
 
 /// A sealed model whose parts have the right shape. Nothing of it has been checked for being genuine.
 pub struct SealedFile {
@@ -24,25 +26,35 @@ pub struct SealedFile {
     /// The file itself or, where the sealed model comes from a pipe, the part of it that was read so far.
     pub(crate) file: File,
     /// The rest of a pipe.
-    pub(crate) pipe: Option<Box<dyn Read + Send>>,
+    pub(crate) pipe: Option<Mutex<Box<dyn Read + Send>>>,
+}
+
+/// What a user named: a sealed model, or a sealed folder. Nothing of either has been checked.
+pub enum SealedInput {
+    /// A sealed model.
+    Model(SealedFile),
+    /// A folder, which may be a sealed one.
+    Folder(Folder),
+}
+
+impl SealedInput {
+    /// Opens `path`, once; `-` is standard input.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(match Input::open(path)? {
+            Input::File(file) => Self::Model(SealedFile::from_file(path, file)?),
+            Input::Stream(stream) => Self::Model(SealedFile::from_reader(stream)?),
+            Input::Folder(folder) => Self::Folder(folder),
+        })
+    }
 }
 
 impl SealedFile {
     /// Reads a sealed model from a file, or from standard input if `path` is `-`.
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |error: std::io::Error| Error::io(path, &error);
-        if path.as_os_str() == "-" {
-            return Self::from_reader(Box::new(std::io::stdin()));
+        match SealedInput::open(path)? {
+            SealedInput::Model(sealed) => Ok(sealed),
+            SealedInput::Folder(_) => Err(Error::io(path, &std::io::ErrorKind::IsADirectory.into())),
         }
-        let file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        if metadata.is_dir() {
-            return Err(io(std::io::ErrorKind::IsADirectory.into()));
-        }
-        if !metadata.is_file() {
-            return Self::from_reader(Box::new(file));
-        }
-        Self::from_file(path, file)
     }
 
     /// Reads a sealed model from a file that is open.
@@ -54,21 +66,27 @@ impl SealedFile {
         Ok(sealed)
     }
 
-    /// Reads a sealed model from a pipe. What comes before the payload is kept in a file without a name: it is
-    /// needed twice.
+    /// Reads the beginning of a sealed model from a pipe: a few KiB.
     pub fn from_reader(mut pipe: Box<dyn Read + Send>) -> Result<Self> {
         let path = PathBuf::from("-");
-        let io = |error: std::io::Error| Error::io(Path::new("-"), &error);
         let (header, envelope) = read_front(&mut pipe)?;
-        let layout = Header::parse(&header)?.layout();
-        require_blocks(&path, layout)?;
-        let mut file = tempfile::tempfile().map_err(io)?;
-        file.seek(SeekFrom::Start(layout.index)).map_err(io)?;
+        let file = tempfile::tempfile().map_err(|error| Error::io(&path, &error))?;
+        Ok(Self { path, header, envelope, file, pipe: Some(Mutex::new(pipe)) })
+    }
+
+    /// Keeps the index of a sealed model that comes from a pipe in a file without a name: it is needed twice. Its length
+    /// is what the header says, so the header has been verified before.
+    pub(crate) fn keep_index(&self, layout: Layout) -> Result<()> {
+        let Some(pipe) = &self.pipe else { return Ok(()) };
+        require_blocks(&self.path, layout)?;
+        let io = |error: std::io::Error| Error::io(&self.path, &error);
+        let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.file).seek(SeekFrom::Start(layout.index)).map_err(io)?;
         let rest = layout.payload - layout.index;
-        if std::io::copy(&mut pipe.by_ref().take(rest), &mut file).map_err(io)? != rest {
-            return Err(Refusal::Truncated.into());
+        if std::io::copy(&mut pipe.by_ref().take(rest), &mut &self.file).map_err(io)? != rest {
+            return Err(self.about(Refusal::Truncated.into()));
         }
-        Ok(Self { path, header, envelope, file, pipe: Some(pipe) })
+        Ok(())
     }
 
     /// (4.1) A sealed model has P + length bytes, exactly.

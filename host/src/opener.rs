@@ -1,10 +1,14 @@
-//! Opening with a vault, or as a device with its grant: what comes before and after the reading itself, in one place.
+//! Opening, with a vault or as a device with its grant: the one owner of what comes before and after the reading itself.
 //!
 //! ```text
-//!  Opener::begin     ─▶ Opening      identity, grant, line and stored floor are read
-//!  Opening::unwrap   ─▶ Unwrapped    for `SealedFile::copy_to` and its like, which read the model
-//!  Opening::confirm                  the floor is stored: what can't be confirmed isn't handed out
+//!  Opener::open ─▶ Opening            identity, grant, line and stored floor are read
+//!    .into_memory() .into_file() .into_pipe()    every byte passes, then the floor is stored, then it is handed out
+//!    .lazily()                                   parts of it; the floor is stored when the application says so
+//!    .exec()                                     every byte passes; the floor is stored before the program starts
 //! ```
+//!
+//! A confirmation never leaves this module: it is a [`Confirming`], which stores one floor, once. It refuses a version
+//! below what was stored meanwhile. docs/SECURITY.md has the table of who confirms when.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +17,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use modelseal_core::Error as Refusal;
 use modelseal_core::grant::GRANT_MAX;
 use modelseal_core::open::{Confirmation, Unwrapped};
+use modelseal_core::sealed::Header;
 use modelseal_hsm::Vault;
+use modelseal_hsm::wiped::wiped;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Output};
 use crate::identity::Identity;
+use crate::lazy::LazyModel;
+use crate::memory::Memory;
 use crate::open::{Reader, SealedFile};
-use crate::state::{StateStore, default_path};
+use crate::seal::Progress;
+use crate::state::{StateOwner, StateStore, default_path};
 
 /// What opens sealed models.
 #[derive(Clone)]
@@ -79,7 +88,7 @@ impl Opener {
     }
 
     /// The same with stored floors left as they are.
-    pub fn without_confirming(mut self) -> Self {
+    pub(crate) fn without_confirming(mut self) -> Self {
         if let With::Grant(by) = &mut self.with {
             by.confirm = false;
         }
@@ -87,35 +96,128 @@ impl Opener {
     }
 
     /// Reads what it takes to open `sealed`. Nothing is believed of it yet.
-    pub fn begin(&self, sealed: &SealedFile) -> Result<Opening<'_>> {
+    pub fn open(&self, sealed: SealedFile) -> Result<Opening> {
         let device = match &self.with {
             With::Vault(_) => None,
-            With::Grant(by) => Some(Device::read(by, self.line.as_deref(), sealed)?),
+            With::Grant(by) => Some(Device::read(by, self.line.as_deref(), &sealed)?),
         };
-        Ok(Opening { opener: self, device })
-    }
-
-    /// Stores the floor of `line`, after the model was read and before it is handed out. A vault has none.
-    pub fn confirm(&self, line: &str, confirmation: Confirmation) -> Result<()> {
-        match &self.with {
-            With::Grant(by) if by.confirm => {
-                StateStore::new(&by.state, &by.identity, line).confirm(confirmation)
-            }
-            _ => Ok(()),
-        }
+        Ok(Opening { keys: Keys { opener: self.clone(), device }, sealed })
     }
 }
 
-/// An opener with all that it takes to open one sealed model.
-pub struct Opening<'a> {
-    opener: &'a Opener,
+/// A sealed model with all that it takes to open it. Holding one proves nothing: each way to end it checks everything.
+pub struct Opening {
+    keys: Keys,
+    sealed: SealedFile,
+}
+
+/// Prefix and manifest of a model that was opened. Holding one proves that it is genuine, and that what was opened here
+/// was opened by it.
+pub struct OpenedHeader(Vec<u8>);
+
+impl OpenedHeader {
+    /// Prefix and manifest.
+    pub fn header(&self) -> Result<Header<'_>> {
+        Ok(Header::parse(&self.0)?)
+    }
+}
+
+impl Opening {
+    /// What the model says of its own length, for progress alone.
+    pub fn claimed_length(&self) -> Result<u64> {
+        Ok(self.sealed.header()?.layout().length)
+    }
+
+    fn opened(&self) -> OpenedHeader {
+        OpenedHeader(self.sealed.header_bytes().to_vec())
+    }
+
+    /// The whole model in memory, once its floor is stored.
+    pub fn into_memory(mut self, progress: Progress<'_>) -> Result<(Memory, OpenedHeader)> {
+        let (memory, confirmation) = self.sealed.open_whole(|sealed| self.keys.unwrap(sealed), progress)?;
+        self.keys.confirming(confirmation).confirm()?;
+        Ok((memory, self.opened()))
+    }
+
+    /// The whole model at the place of `output`, once its floor is stored.
+    pub fn into_file(mut self, mut output: Output, progress: Progress<'_>) -> Result<OpenedHeader> {
+        let confirming = self.copy_to(&mut |bytes| output.write(bytes), progress)?;
+        output.sync()?;
+        confirming.confirm()?;
+        output.commit()?;
+        Ok(self.opened())
+    }
+
+    /// Chunks that passed, in order, into `out`. Before the first one it is known that the floor can be stored.
+    pub fn into_pipe(
+        mut self,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+        progress: Progress<'_>,
+    ) -> Result<OpenedHeader> {
+        let mut prepared = false;
+        let keys = &self.keys;
+        let mut out = |bytes: &[u8]| {
+            if !prepared {
+                keys.prepare()?;
+                prepared = true;
+            }
+            out(bytes)
+        };
+        let copied = self.sealed.copy_to(|sealed| keys.unwrap(sealed), &mut out, progress)?;
+        self.keys.confirming(copied).confirm()?;
+        Ok(self.opened())
+    }
+
+    /// Any part of the model. Of parts that weren't read nothing is known, so the floor stays until
+    /// [`LazyModel::confirm`].
+    pub fn lazily(self) -> Result<LazyModel> {
+        let Self { keys, sealed } = self;
+        let lazy = wiped(|| sealed.open_lazily(|sealed| keys.unwrap(sealed)))?;
+        let confirming = keys.confirming(lazy.confirmation());
+        Ok(lazy.to_be_confirmed(confirming))
+    }
+
+    /// The whole model in `memory`, for a program that isn't running yet. It is to be confirmed before it starts.
+    #[cfg(target_os = "linux")]
+    pub fn exec(
+        mut self,
+        memory: crate::exec::Writing,
+        progress: Progress<'_>,
+    ) -> Result<(crate::exec::InMemory, Confirming)> {
+        let mut memory = memory;
+        let confirming = self.copy_to(&mut |bytes| memory.write(bytes), progress)?;
+        Ok((memory.seal()?, confirming))
+    }
+
+    /// Whoever calls this confirms, or knows who does.
+    pub(crate) fn copy_to(
+        &mut self,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+        progress: Progress<'_>,
+    ) -> Result<Confirming> {
+        let confirmation = self.sealed.copy_to(|sealed| self.keys.unwrap(sealed), out, progress)?;
+        Ok(self.keys.confirming(confirmation))
+    }
+
+    /// Steps 1 to 6 alone: why it wouldn't open.
+    pub(crate) fn check(&self) -> Result<()> {
+        wiped(|| self.keys.unwrap(&self.sealed).map(drop))
+    }
+
+    pub(crate) fn into_sealed(self) -> SealedFile {
+        self.sealed
+    }
+}
+
+struct Keys {
+    opener: Opener,
     device: Option<Device>,
 }
 
-impl Opening<'_> {
-    /// The content key of the model that this was begun for, after every check that comes before it. To be called in
-    /// [`wiped`](modelseal_hsm::wiped::wiped), as `SealedFile`'s readers do.
-    pub fn unwrap<'s>(&self, sealed: &'s SealedFile) -> Result<Unwrapped<'s>> {
+impl Keys {
+    /// The content key of the model, after every check that comes before it. To be called in [`wiped`], as `SealedFile`'s
+    /// readers do.
+    fn unwrap<'s>(&self, sealed: &'s SealedFile) -> Result<Unwrapped<'s>> {
         match (&self.opener.with, &self.device) {
             (With::Grant(by), Some(device)) => sealed.unwrap_by_grant(&device.grant, &device.reader(by)),
             (With::Vault(vault), _) => sealed.unwrap_by_vault(&**vault, self.opener.line.as_deref()),
@@ -123,12 +225,51 @@ impl Opening<'_> {
         }
     }
 
-    /// Stores the floor, after the model was read and before it is handed out.
-    pub fn confirm(&self, confirmation: Confirmation) -> Result<()> {
-        match &self.device {
-            Some(device) => self.opener.confirm(&device.line, confirmation),
-            None => Ok(()),
-        }
+    fn prepare(&self) -> Result<()> {
+        self.floor().map_or(Ok(()), |floor| floor.store().prepare())
+    }
+
+    fn confirming(&self, confirmation: Confirmation) -> Confirming {
+        Confirming { floor: self.floor(), confirmation }
+    }
+
+    /// A vault has no floor, and who asked to leave it is left alone.
+    fn floor(&self) -> Option<Floor> {
+        let (With::Grant(by), Some(device)) = (&self.opener.with, &self.device) else { return None };
+        by.confirm.then(|| Floor {
+            state: by.state.clone(),
+            identity: by.identity.clone(),
+            owner: device.identity.owner(),
+            line: device.line.clone(),
+        })
+    }
+}
+
+/// Where a floor is stored. It has no secret: a model may stay open for long.
+struct Floor {
+    state: PathBuf,
+    identity: PathBuf,
+    owner: StateOwner,
+    line: String,
+}
+
+impl Floor {
+    fn store(&self) -> StateStore<'_> {
+        StateStore::new(&self.state, &self.identity, &self.owner, &self.line)
+    }
+}
+
+/// A floor that is to be stored. Holding one proves that the grant which sets it was checked, and not that the model was
+/// read: that is up to who holds it.
+pub struct Confirming {
+    floor: Option<Floor>,
+    confirmation: Confirmation,
+}
+
+impl Confirming {
+    /// Stores it, under the state's lock. A version below the floor that is stored by now is refused.
+    pub fn confirm(self) -> Result<()> {
+        self.floor.map_or(Ok(()), |floor| floor.store().confirm(self.confirmation))
     }
 }
 
@@ -146,7 +287,7 @@ impl Device {
         // One byte more than a grant may have: what is wrong with a longer one, its parser says.
         let grant = files::read_start(&by.grant, GRANT_MAX as u64 + 1)?;
         let line = wanted_line(line, &identity, sealed)?;
-        let floor = StateStore::new(&by.state, &by.identity, &line).stored()?;
+        let floor = StateStore::new(&by.state, &by.identity, &identity.owner(), &line).stored()?;
         Ok(Self { identity, grant, line, floor })
     }
 

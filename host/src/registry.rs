@@ -168,6 +168,11 @@ impl Locked {
             let hint = "a device that needs another key gets a new id";
             return Err(Error::new(Code::Refused, format!("the device {id} is enrolled already"), hint));
         }
+        // Where case doesn't count, both would be one file.
+        if let Some(other) = self.registry.devices.keys().find(|other| other.eq_ignore_ascii_case(id)) {
+            let what = format!("the device {other} differs from {id} in upper and lower case alone");
+            return Err(Error::new(Code::Refused, what, "choose another id"));
+        }
         let same_key =
             |other: &Device| matches!(device.key, DeviceKeyKind::X25519(_)) && other.key == device.key;
         if let Some((other, _)) = self.registry.devices.iter().find(|(_, other)| same_key(other)) {

@@ -23,6 +23,7 @@ use modelseal_hsm::{OpenSlot, Role, Vault};
 
 use crate::error::{Code, Error, Result};
 use crate::files;
+use crate::io::Input;
 use crate::open::SealedFile;
 
 /// What a rewrap did.
@@ -50,8 +51,7 @@ pub trait Slots {
 
 /// Moves the sealed model in `path` to the newest master key. Others who do the same wait.
 pub fn rewrap(vault: &dyn Vault, path: &Path) -> Result<Rewrapped> {
-    files::require_file(path)?;
-    let file = File::options().read(true).write(true).open(path).map_err(|error| Error::io(path, &error))?;
+    let file = Input::file(path, true)?;
     files::hold(&file, path)?;
     // Read under the lock: another may have changed it just before.
     let sealed = SealedFile::from_file(path, file.try_clone().map_err(|error| Error::io(path, &error))?)?;

@@ -1,11 +1,11 @@
 //! Model file -> sealed model, and sealed model -> sealed anew, in one pass and little memory.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use getrandom::SysRng;
 use modelseal_core::Error as Refusal;
-use modelseal_core::manifest::{MANIFEST_MAX, Subject, Suite};
+use modelseal_core::manifest::{LENGTH_MAX, MANIFEST_MAX, Subject, Suite};
 use modelseal_core::seal::{Sealing, Seat};
 use modelseal_core::sealed::{ENTRY_LEN, Entry, Header, Layout, ModelId, SLOTS_DEFAULT};
 use modelseal_hsm::Vault;
@@ -15,6 +15,9 @@ use rand_core::UnwrapErr;
 use crate::cipher::{Backend, Cipher};
 use crate::error::{Code, Error, Result};
 use crate::files::{Access, Existing, Output, read_exact_at};
+use crate::io::Input;
+use crate::io::protect::Protected;
+use crate::kind;
 use crate::list;
 use crate::memory::Buffer;
 use crate::open::SealedFile;
@@ -36,18 +39,58 @@ pub struct Sealed {
 /// Called with the number of bytes done.
 pub type Progress<'a> = &'a mut dyn FnMut(u64);
 
-/// The length of a model to be sealed. It must be a file: the manifest comes before what it commits to.
-pub fn model_length(model: &Path) -> Result<u64> {
-    let file = if model.as_os_str() == "-" { None } else { Some(std::fs::metadata(model)) };
-    let metadata = file.transpose().map_err(|error| Error::io(model, &error))?;
-    let Some(metadata) = metadata.filter(std::fs::Metadata::is_file) else {
-        let hint = "write the model to a file first: its manifest comes before what it commits to";
-        return Err(Error::usage(format!("{} isn't a file", model.display()), hint));
-    };
-    if metadata.len() == 0 {
-        return Err(Error::usage(format!("{} is empty", model.display()), "name the model's file"));
+/// A model's file that is to be sealed: opened once, and looked at through the handle.
+pub struct Model {
+    file: File,
+    /// For messages, and for guessing the kind.
+    path: PathBuf,
+    length: u64,
+}
+
+impl Model {
+    /// Opens `path`. It must be a file: the manifest comes before what it commits to. None of `protected` is sealed.
+    pub fn open(path: &Path, protected: &Protected) -> Result<Self> {
+        match Input::open(path)? {
+            Input::File(file) => Self::of(file, path, protected),
+            Input::Folder(_) | Input::Stream(_) => Err(Self::not_a_file(path)),
+        }
     }
-    Ok(metadata.len())
+
+    /// Why what is at `path` can't be sealed.
+    pub(crate) fn not_a_file(path: &Path) -> Error {
+        let hint = "write the model to a file first: its manifest comes before what it commits to";
+        Error::usage(format!("{} isn't a file", path.display()), hint)
+    }
+
+    /// The file that was opened at `path`.
+    pub fn of(file: File, path: &Path, protected: &Protected) -> Result<Self> {
+        let length = file.metadata().map_err(|error| Error::io(path, &error))?.len();
+        protected.require_no_secret(&file, path)?;
+        Ok(Self { file, path: path.to_owned(), length })
+    }
+
+    /// Refuses an empty one, of which there is no sealed model.
+    pub fn require_bytes(self) -> Result<Self> {
+        match self.length {
+            0 => Err(Error::usage(format!("{} is empty", self.path.display()), "name the model's file")),
+            1..=LENGTH_MAX => Ok(self),
+            _ => Err(Error::usage(format!("{} is too long", self.path.display()), "seal it in parts")),
+        }
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// What it is, as far as its first bytes and its name tell.
+    pub fn kind(&self) -> Result<&'static str> {
+        let mut head = [0; kind::HEAD_LEN];
+        let len = usize::try_from(self.length).map_or(kind::HEAD_LEN, |len| len.min(kind::HEAD_LEN));
+        let (head, _) = head.split_at_mut(len);
+        read_exact_at(&self.file, head, 0).map_err(|error| changed(&self.path, &error))?;
+        Ok(kind::guess(head, &self.path))
+    }
 }
 
 /// Refuses what no manifest could say, with what to do about it.
@@ -90,7 +133,7 @@ fn into_file(out: &Path, seal: impl FnOnce(Output) -> Result<(Sealed, Output)>) 
 /// Seals `model`, of which `subject` tells everything, into `out`.
 pub fn seal(
     vault: &dyn Vault,
-    model: &Path,
+    model: &Model,
     subject: Subject<'_>,
     out: &Path,
     progress: Progress<'_>,
@@ -102,20 +145,19 @@ pub fn seal(
 /// The same into an output that isn't committed yet.
 pub(crate) fn seal_into(
     vault: &dyn Vault,
-    model: &Path,
+    model: &Model,
     subject: Subject<'_>,
     output: Output,
     progress: Progress<'_>,
 ) -> Result<(Sealed, Output)> {
     wiped(|| {
-        let io = |error: std::io::Error| Error::io(model, &error);
-        let input = File::open(model).map_err(io)?;
+        let Model { file, path, .. } = model;
         let mut sealer = wiped(|| Sealer::new(subject, output))?;
         let read =
-            |bytes: &mut [u8], at| read_exact_at(&input, bytes, at).map_err(|error| changed(model, &error));
+            |bytes: &mut [u8], at| read_exact_at(file, bytes, at).map_err(|error| changed(path, &error));
         sealer.seal_all(&mut |_| Ok(()), read, progress)?;
-        if input.metadata().map_err(io)?.len() != sealer.layout.length {
-            return Err(changed(model, &std::io::ErrorKind::UnexpectedEof.into()));
+        if file.metadata().map_err(|error| Error::io(path, &error))?.len() != sealer.layout.length {
+            return Err(changed(path, &std::io::ErrorKind::UnexpectedEof.into()));
         }
         sealer.finish(vault)
     })

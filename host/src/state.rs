@@ -12,7 +12,7 @@ use modelseal_core::Error as Refusal;
 use modelseal_core::open::FloorStore;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::identity::Identity;
 
@@ -32,29 +32,54 @@ pub fn default_path(identity: &Path) -> PathBuf {
     files::with_suffix(identity, ".state")
 }
 
+/// Whose state it is: what an identity says of it, without its secret.
+#[derive(Clone, Debug)]
+pub struct StateOwner {
+    /// The device's id.
+    pub device: String,
+    /// The floor of every line before the first confirmation.
+    pub first_floor: u64,
+    /// Whether a floor has been stored: from then on a missing state is an error.
+    pub used: bool,
+}
+
 /// The floor of one line of one device, in a file.
 pub struct StateStore<'a> {
     path: &'a Path,
     identity_path: &'a Path,
+    owner: &'a StateOwner,
     line: &'a str,
     failure: Option<Error>,
 }
 
 impl<'a> StateStore<'a> {
-    /// The floor of `line` in the state file `path`, for the device of the identity file.
-    pub fn new(path: &'a Path, identity_path: &'a Path, line: &'a str) -> Self {
-        Self { path, identity_path, line, failure: None }
+    /// The floor of `line` in the state file `path`, for the device of the identity that was read from
+    /// `identity_path`.
+    pub fn new(path: &'a Path, identity_path: &'a Path, owner: &'a StateOwner, line: &'a str) -> Self {
+        Self { path, identity_path, owner, line, failure: None }
     }
 
     /// The stored floor, or the first one if none was ever stored.
     pub fn stored(&self) -> Result<u64> {
-        let identity = Identity::read(self.identity_path)?;
-        let state = self.read(&identity)?;
-        let stored = state.and_then(|state| state.floors.get(self.line).copied());
-        Ok(stored.unwrap_or(0).max(identity.first_floor()))
+        Ok(self.floor_in(self.read()?.as_ref()))
     }
 
-    /// Raises the floor to what a checked grant says, under a lock, so that no other process's raise is lost.
+    fn floor_in(&self, state: Option<&StateFile>) -> u64 {
+        let stored = state.and_then(|state| state.floors.get(self.line).copied());
+        stored.unwrap_or(0).max(self.owner.first_floor)
+    }
+
+    /// Finds out whether a floor could be stored, before anything is handed out that is to be confirmed then.
+    pub fn prepare(&self) -> Result<()> {
+        let _lock = files::lock(self.path)?;
+        self.begin()?;
+        let state = self.read()?.ok_or_else(|| Error::from(Refusal::Floor).about(self.path))?;
+        let floor = self.floor_in(Some(&state));
+        self.write(floor)
+    }
+
+    /// Raises the floor to what a checked grant says, under a lock, so that no other process's raise is lost. A version
+    /// below what is stored by now is refused.
     pub fn confirm(mut self, confirmation: modelseal_core::open::Confirmation) -> Result<()> {
         let _lock = files::lock(self.path)?;
         self.begin()?;
@@ -63,26 +88,35 @@ impl<'a> StateStore<'a> {
 
     /// Before anything is raised there is a state, with the first floor, and the identity knows it.
     fn begin(&self) -> Result<()> {
-        let identity = Identity::read(self.identity_path)?;
-        if self.read(&identity)?.is_none() {
-            self.write(&identity, self.stored()?)?;
+        let is_missing = self.read()?.is_none();
+        if self.owner.used {
+            return Ok(());
         }
-        if !identity.is_used() {
-            let mark = |identity: &mut Identity| {
-                identity.mark_used();
-                Ok(())
-            };
-            // Only now locked: the folder of one that was used already may be read-only.
-            Identity::update(self.identity_path, mark).map_err(|error| {
-                error.with_hint(
-                    "the identity notes that it was used: let its folder be written, or give --no-confirm",
-                )
-            })?;
+        // Only now locked: the folder of one that was used already may be read-only.
+        let marked = Identity::update(self.identity_path, |now| self.mark_used(now, is_missing));
+        marked.map(drop).map_err(|error| {
+            error.with_hint(
+                "the identity notes that it was used: let its folder be written, or give --no-confirm",
+            )
+        })
+    }
+
+    /// The state comes first: an identity that was used and has none is refused.
+    fn mark_used(&self, now: &mut Identity, is_missing: bool) -> Result<()> {
+        if now.device() != self.owner.device {
+            let what = format!("{} isn't the identity any more that was read", self.identity_path.display());
+            return Err(Error::new(Code::Io, what, "open the model again"));
         }
+        match (is_missing, now.is_used()) {
+            (true, true) => return Err(Error::from(Refusal::Floor).about(self.path)),
+            (true, false) => self.write(self.owner.first_floor)?,
+            (false, _) => {}
+        }
+        now.mark_used();
         Ok(())
     }
 
-    fn read(&self, identity: &Identity) -> Result<Option<StateFile>> {
+    fn read(&self) -> Result<Option<StateFile>> {
         let damaged = |what: &str| {
             let error: Error = Refusal::Floor.into();
             Err(error
@@ -92,7 +126,7 @@ impl<'a> StateStore<'a> {
         let text = match files::read_if_there(self.path, FILE_MAX)? {
             Some(text) => text,
             None => {
-                return if identity.is_used() {
+                return if self.owner.used {
                     damaged("it is missing, though the identity was used")
                 } else {
                     Ok(None)
@@ -101,16 +135,19 @@ impl<'a> StateStore<'a> {
         };
         match serde_json::from_slice::<StateFile>(&text) {
             Ok(state) if state.format != FORMAT => damaged("it isn't a state file"),
-            Ok(state) if state.device != identity.device() => damaged("it is another device's"),
+            Ok(state) if state.device != self.owner.device => damaged("it is another device's"),
             Ok(state) => Ok(Some(state)),
             Err(_) => damaged("it isn't a state file"),
         }
     }
 
-    fn write(&self, identity: &Identity, floor: u64) -> Result<()> {
-        let fresh =
-            || StateFile { format: FORMAT.into(), device: identity.device().into(), floors: BTreeMap::new() };
-        let mut state = self.read(identity)?.unwrap_or_else(fresh);
+    fn write(&self, floor: u64) -> Result<()> {
+        let fresh = || StateFile {
+            format: FORMAT.into(),
+            device: self.owner.device.clone(),
+            floors: BTreeMap::new(),
+        };
+        let mut state = self.read()?.unwrap_or_else(fresh);
         state.floors.insert(self.line.into(), floor);
         let text = serde_json::to_vec_pretty(&state).map_err(|error| Error::io(self.path, &error.into()))?;
         files::write(self.path, &text, Access::Public, Existing::Replace)
@@ -131,7 +168,7 @@ impl FloorStore for StateStore<'_> {
     }
 
     fn raise(&mut self, floor: u64) -> std::result::Result<(), Refusal> {
-        let written = Identity::read(self.identity_path).and_then(|identity| self.write(&identity, floor));
+        let written = self.write(floor);
         self.keep(written)
     }
 }

@@ -12,6 +12,7 @@ use modelseal_firmware::update::wire::Broken;
 
 use crate::error::{Code, Error, Result};
 use crate::files;
+use crate::io::Input;
 use crate::open::SealedFile;
 
 /// How long a device may take to answer: as long as hashing a block, or verifying a whole image, takes it.
@@ -55,10 +56,15 @@ impl Brought {
 
 /// The whole sealed model, if the grant is for it. A device would find out, too, but only when all has been sent.
 fn image(path: &Path, grant: &Grant<'_>) -> Result<Vec<u8>> {
-    if SealedFile::open(path)?.header()?.id() != grant.terms().model {
+    let file = Input::file(path, false)?;
+    let io = |error: io::Error| Error::io(path, &error);
+    let sealed = SealedFile::from_file(path, file.try_clone().map_err(io)?)?;
+    if sealed.header()?.id() != grant.terms().model {
         return Err(Error::from(modelseal_core::Error::OtherModel).about(path));
     }
-    files::read(path, u32::MAX.into())
+    let mut bytes = vec![0; usize::try_from(sealed.header()?.layout().end).unwrap_or(usize::MAX)];
+    files::read_exact_at(&file, &mut bytes, 0).map_err(io)?;
+    Ok(bytes)
 }
 
 fn failed(port: &Path, failure: Failure<io::Error>) -> Error {

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use modelseal_core::Error as Refusal;
 use modelseal_core::lazy::Lazy;
@@ -39,6 +40,7 @@ impl SealedFile {
         let signature = *self.envelope.signature();
         let check = Header::parse(&header).and_then(|header| header.verify(&signature, publisher));
         let header = check.map_err(|error| self.about(error.into()))?;
+        self.keep_index(header.layout())?;
         let (index, blocks) = self.check_index(&header, Keep::Hashes)?;
         let mut parts = self.parts(header.layout(), &blocks);
         let units = parts.units()?;
@@ -157,19 +159,24 @@ impl SealedFile {
         keep: Keep,
     ) -> Result<(Lazy<Cipher>, Blocks)> {
         let unwrapped = unwrap(self)?;
+        self.keep_index(unwrapped.header().layout())?;
         let (index, blocks) = self.check_index(unwrapped.header(), keep)?;
         Ok((unwrapped.into_lazy(index).map_err(|error| self.about(error.into()))?, blocks))
     }
 
     fn parts<'a>(&'a mut self, layout: Layout, blocks: &'a Blocks) -> Parts<'a> {
         let (file, path) = (&self.file, self.path.as_path());
-        Parts { layout, entries: Entries::new(blocks, file, path, 0), pipe: self.pipe.as_mut(), file, path }
+        let pipe = self.pipe.as_mut().map(|pipe| pipe.get_mut().unwrap_or_else(PoisonError::into_inner));
+        Parts { layout, entries: Entries::new(blocks, file, path, 0), pipe, file, path }
     }
 
     /// (4.1) Nothing comes after the payload, even if it came while that was read.
     fn require_end(&mut self, layout: Layout) -> Result<()> {
         let more = match &mut self.pipe {
-            Some(pipe) => pipe.read(&mut [0]).map(|read| read != 0),
+            Some(pipe) => {
+                let pipe = pipe.get_mut().unwrap_or_else(PoisonError::into_inner);
+                pipe.read(&mut [0]).map(|read| read != 0)
+            }
             None => self.file.metadata().map(|metadata| metadata.len() > layout.end),
         };
         match more {

@@ -4,11 +4,12 @@ use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
 
 use modelseal::directory::Directory;
+use modelseal::io::Folder;
 use modelseal::kind;
 use modelseal::lazy::LazyModel;
 use modelseal::memory::Memory;
 use modelseal::open::SealedFile;
-use modelseal::opener::Opener;
+use modelseal::opener::Opening;
 
 use crate::error::{Error, c_string, report};
 use crate::foreign::{buffer, give_away, guarded, reference, store, take_back};
@@ -26,6 +27,8 @@ pub struct Model {
     created: u64,
     id: CString,
     claims: Vec<(CString, CString)>,
+    /// The folder that it is a file of.
+    folder: Option<Box<Directory>>,
 }
 
 enum Data {
@@ -44,31 +47,40 @@ const _: fn() = || {
 impl Model {
     fn open(named: &Named<'_>) -> Result<Self> {
         let Some(file) = named.file else {
-            return Self::read(SealedFile::open(named.path)?, &named.opener, named.lazy);
+            return Self::read(named.opener.open(SealedFile::open(named.path)?)?, named.lazy);
         };
-        let (directory, confirmation) = Directory::open(named.path, &named.opener)?;
-        directory.require_complete()?;
-        let model = match directory.open_file(file)?.into_parts() {
-            (Some(sealed), opener) => Self::read(sealed, &opener, named.lazy)?,
-            (None, _) => Self::empty(&directory, file)?,
+        let directory = Directory::open(Folder::open(named.path)?, &named.opener)?;
+        let member = directory.open_file(file)?;
+        directory.require_complete_but(&[file])?;
+        let mut model = match member.begin()? {
+            Some(opening) => Self::read(opening, named.lazy)?,
+            None => Self::empty(&directory, file)?,
         };
-        directory.confirm(confirmation)?;
+        model.folder = Some(Box::new(directory));
         Ok(model)
     }
 
-    fn read(mut sealed: SealedFile, opener: &Opener, lazy: bool) -> Result<Self> {
-        let opening = opener.begin(&sealed)?;
-        let length = sealed.header()?.layout().length;
+    fn read(opening: Opening, lazy: bool) -> Result<Self> {
         if lazy {
-            let mut model = Self::described(&sealed.header()?, Data::Empty, length);
-            let lazy = sealed.open_lazily(|sealed| opening.unwrap(sealed))?;
-            opening.confirm(lazy.confirmation())?;
-            model.data = Data::Lazy(Box::new(lazy));
-            return Ok(model);
+            let model = opening.lazily()?;
+            let length = model.len();
+            let described = Self::described(&model.header()?, Data::Empty, length);
+            return Ok(Self { data: Data::Lazy(Box::new(model)), ..described });
         }
-        let (memory, confirmation) = sealed.open_whole(|sealed| opening.unwrap(sealed), &mut |_| ())?;
-        opening.confirm(confirmation)?;
-        Ok(Self::described(&sealed.header()?, Data::Whole(memory), length))
+        let (memory, opened) = opening.into_memory(&mut |_| ())?;
+        let length = memory.len() as u64;
+        Ok(Self::described(&opened.header()?, Data::Whole(memory), length))
+    }
+
+    /// What is open whole was confirmed when it was opened. A part, or a file of a folder, is when its caller says so.
+    fn confirm(&self) -> Result<()> {
+        if let Some(folder) = &self.folder {
+            folder.confirm()?;
+        }
+        match &self.data {
+            Data::Lazy(model) => model.confirm(),
+            Data::Whole(_) | Data::Empty => Ok(()),
+        }
     }
 
     /// Line, version and claims are the folder's. It is no model of its own, and has no id.
@@ -90,6 +102,7 @@ impl Model {
             created: subject.created,
             id: c_string(&header.id().to_string()),
             claims: claims.collect(),
+            folder: None,
         }
     }
 
@@ -116,7 +129,8 @@ impl Model {
 /// code is returned, and `*error` says more, to be freed with `modelseal_error_free`. `error` may be NULL.
 ///
 /// Unless `lazy` is set, every byte has been checked when this returns. With a grant, its floor has been stored then,
-/// unless `no_confirm` is set.
+/// unless `no_confirm` is set. The floor of a model that is opened lazily, or of a folder of which this is one file, is
+/// stored by `modelseal_confirm`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn modelseal_open(
     options: *const Options,
@@ -222,6 +236,20 @@ pub unsafe extern "C" fn modelseal_claim(model: *const Model, key: *const c_char
     let (Some(model), Ok(Some(key))) = (model, key) else { return std::ptr::null() };
     let found = model.claims.iter().find(|(known, _)| known.to_bytes() == key.as_bytes());
     found.map_or(std::ptr::null(), |(_, value)| value.as_ptr())
+}
+
+/// Stores the floor that the grant says: the application has seen the model run, and older versions needn't open any
+/// more. Call it after all that is wanted of the model, or of the folder, has been read. What was opened whole is
+/// confirmed already. The second time it does nothing. Returns the code; `error` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn modelseal_confirm(model: *const Model, error: *mut *mut Error) -> i32 {
+    let confirmed = guarded(|| {
+        // SAFETY: the caller's promise; a model never changes.
+        let model = unsafe { reference(model) };
+        model.ok_or_else(|| modelseal::Error::usage("model is NULL", "give one"))?.confirm()
+    });
+    // SAFETY: the caller's promise.
+    unsafe { report(confirmed, error) }
 }
 
 /// Frees a model and wipes its memory; NULL is fine.

@@ -1,15 +1,14 @@
 //! A sealed folder that is open: its files, each of which is opened when it is asked for.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use modelseal::Result;
 use modelseal::directory::{Directory, LIST_NAME};
-use modelseal_core::open::Confirmation;
+use modelseal_hsm::wiped::wiped;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::model::{Manifest, Sealed};
+use crate::model::{Floor, Manifest, Sealed};
 use crate::vault::Credentials;
 use crate::work::work;
 
@@ -18,9 +17,7 @@ use crate::work::work;
 pub(crate) struct Folder {
     path: PathBuf,
     manifest: Manifest,
-    directory: Directory,
-    /// Whose floor is still to be stored.
-    confirmation: Mutex<Option<Confirmation>>,
+    directory: Arc<Directory>,
 }
 
 /// Opens the list of the sealed folder `path`, in which nothing may be missing or one too many.
@@ -28,10 +25,10 @@ pub(crate) struct Folder {
 pub(crate) fn open_folder(py: Python<'_>, path: PathBuf, credentials: Credentials<'_>) -> PyResult<Folder> {
     let opener = credentials.opener(py)?;
     work(py, None, 0, |_| {
-        let (directory, confirmation) = Directory::open(&path, &opener)?;
+        let directory = Directory::open(modelseal::io::Folder::open(&path)?, &opener)?;
         directory.require_complete()?;
         let manifest = Manifest::of(&directory.header()?);
-        Ok(Folder { path, manifest, directory, confirmation: Mutex::new(Some(confirmation)) })
+        Ok(Folder { path, manifest, directory: Arc::new(directory) })
     })
 }
 
@@ -50,23 +47,19 @@ impl Folder {
     /// Opens one of the files. An empty one has no sealed model: it stands in the list alone.
     fn open(&self, py: Python<'_>, name: &str) -> PyResult<Sealed> {
         work(py, None, 0, |_| {
-            let (sealed, opener) = self.directory.open_file(name)?.into_parts();
-            let opened = match sealed {
-                Some(sealed) => {
-                    Sealed::open(sealed, self.path.join(format!("{name}.sealed")), &opener, false)?
+            Ok(match self.directory.open_file(name)?.begin()? {
+                Some(opening) => {
+                    let floor = Floor::Folder(Arc::clone(&self.directory), name.to_owned());
+                    let lazy = wiped(|| opening.lazily())?;
+                    Sealed::open(lazy, self.path.join(format!("{name}.sealed")), floor)?
                 }
                 None => Sealed::empty(self.path.join(LIST_NAME), self.manifest.of_empty(name)),
-            };
-            self.confirm()?;
-            Ok(opened)
+            })
         })
     }
-}
 
-impl Folder {
-    /// Stores the floor before the first file is handed out.
-    fn confirm(&self) -> Result<()> {
-        let confirmation = self.confirmation.lock().unwrap_or_else(PoisonError::into_inner).take();
-        confirmation.map_or(Ok(()), |confirmation| self.directory.confirm(confirmation))
+    /// Stores the floor that the list's grant says: the application has seen the models run.
+    fn confirm(&self, py: Python<'_>) -> PyResult<()> {
+        work(py, None, 0, |_| self.directory.confirm())
     }
 }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use modelseal::directory::Directory;
 use modelseal::lazy::LazyModel;
 use modelseal::memory::Memory;
 use modelseal::open::SealedFile;
-use modelseal::opener::Opener;
 use modelseal::tensors::Tensors;
 use modelseal::{Error, Result, kind};
 use modelseal_core::manifest::Suite;
@@ -38,7 +38,10 @@ pub(crate) struct Sealed {
 #[pyfunction]
 pub(crate) fn open_sealed(py: Python<'_>, path: PathBuf, credentials: Credentials<'_>) -> PyResult<Sealed> {
     let opener = credentials.opener(py)?;
-    work(py, None, 0, |_| Sealed::open(SealedFile::open(&not_a_pipe(&path))?, path, &opener, true))
+    work(py, None, 0, |_| {
+        let lazy = wiped(|| opener.open(SealedFile::open(&not_a_pipe(&path))?)?.lazily())?;
+        Sealed::open(lazy, path, Floor::Own)
+    })
 }
 
 /// `-` is a file like any other here.
@@ -47,25 +50,18 @@ fn not_a_pipe(path: &Path) -> PathBuf {
 }
 
 impl Sealed {
-    /// Whose floor is somebody else's to raise isn't confirmed.
-    pub(crate) fn open(sealed: SealedFile, path: PathBuf, opener: &Opener, confirm: bool) -> Result<Self> {
-        let manifest = Manifest::of(&sealed.header()?);
-        let lazy = wiped(|| {
-            let opening = opener.begin(&sealed)?;
-            sealed.open_lazily(|sealed| opening.unwrap(sealed))
-        })?;
-        let confirm = confirm.then(|| opener.clone());
-        Ok(Self::new(path, manifest, Content::Lazy(Box::new(lazy)), confirm))
+    pub(crate) fn open(lazy: LazyModel, path: PathBuf, floor: Floor) -> Result<Self> {
+        let manifest = Manifest::of(&lazy.header()?);
+        Ok(Self::new(path, manifest, Content::Lazy(Box::new(lazy)), floor))
     }
 
     /// An empty file of a folder, of which `path` and `manifest` are.
     pub(crate) fn empty(path: PathBuf, manifest: Manifest) -> Self {
-        Self::new(path, manifest, Content::Empty, None)
+        Self::new(path, manifest, Content::Empty, Floor::Own)
     }
 
-    fn new(path: PathBuf, manifest: Manifest, content: Content, confirm: Option<Opener>) -> Self {
-        let reading = Reading { content, confirm: Mutex::new(confirm) };
-        Self { path, manifest, reading: Mutex::new(Some(Arc::new(reading))) }
+    fn new(path: PathBuf, manifest: Manifest, content: Content, floor: Floor) -> Self {
+        Self { path, manifest, reading: Mutex::new(Some(Arc::new(Reading { content, floor }))) }
     }
 
     /// Does `read` without the GIL, if the model wasn't closed.
@@ -74,16 +70,12 @@ impl Sealed {
         py: Python<'_>,
         progress: Option<&Py<PyAny>>,
         total: u64,
-        read: impl FnOnce(&Content, Tick<'_>) -> Result<T> + Send,
+        read: impl FnOnce(&Reading, Tick<'_>) -> Result<T> + Send,
     ) -> PyResult<T> {
         let Some(reading) = self.lock().clone() else {
             return Err(usage(py, "the model is closed", "open it again"));
         };
-        work(py, progress, total, |tick| {
-            let done = read(&reading.content, tick)?;
-            reading.confirm(&self.manifest.line)?;
-            Ok(done)
-        })
+        work(py, progress, total, |tick| read(&reading, tick))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Reading>>> {
@@ -136,14 +128,14 @@ impl Sealed {
     /// A part of the model, of which only the chunks that it touches are read.
     fn read_at(&self, py: Python<'_>, offset: u64, length: u64) -> PyResult<Buffer> {
         let end = offset.saturating_add(length);
-        let memory = self.read(py, None, length, |model, _| model.range(offset..end))?;
+        let memory = self.read(py, None, length, |model, _| model.content.range(offset..end))?;
         Ok(Buffer::new(memory))
     }
 
     /// Name, dtype, shape, start and length of each tensor of a safetensors model, as they lie, and the metadata.
     fn tensors(&self, py: Python<'_>) -> PyResult<(Vec<Placed>, BTreeMap<String, String>)> {
         self.read(py, None, 0, |model, _| {
-            let tensors = model.tensors()?;
+            let tensors = model.content.tensors()?;
             let placed = |name: String| {
                 let tensor = tensors.get(&name)?;
                 let (start, length) = (tensor.bytes.start, tensor.bytes.end - tensor.bytes.start);
@@ -153,6 +145,12 @@ impl Sealed {
             let metadata = tensors.metadata().map(|(key, value)| (key.to_owned(), value.to_owned()));
             Ok((all, metadata.collect()))
         })
+    }
+
+    /// Stores the floor that the grant says: the application has seen the model run. What was read whole is confirmed
+    /// already.
+    fn confirm(&self, py: Python<'_>) -> PyResult<()> {
+        self.read(py, None, 0, |model, _| model.confirm())
     }
 
     /// From now on nothing can be read. Buffers that were handed out are their holders'.
@@ -207,19 +205,33 @@ impl Content {
 
 struct Reading {
     content: Content,
-    /// Whose floor is still to be stored.
-    confirm: Mutex<Option<Opener>>,
+    floor: Floor,
+}
+
+/// Whose floor a model's opening raises.
+pub(crate) enum Floor {
+    /// The model's own.
+    Own,
+    /// That of the folder in which it is the file of this name, once all of its files have passed.
+    Folder(Arc<Directory>, String),
 }
 
 impl Reading {
-    /// Stores the floor after the first reading that passed and before it is handed out, as the command line does.
-    fn confirm(&self, line: &str) -> Result<()> {
-        let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(opener), Content::Lazy(model)) = (&*confirm, &self.content) {
-            opener.confirm(line, model.confirmation())?;
-            *confirm = None;
+    /// All of it, which is handed out once the floor is stored.
+    fn read_whole(&self, out: &mut [u8], tick: Tick<'_>) -> Result<()> {
+        self.content.read_whole(out, tick)?;
+        match (&self.floor, &self.content) {
+            (Floor::Folder(folder, name), Content::Lazy(_)) => folder.passed(name),
+            _ => self.confirm(),
         }
-        Ok(())
+    }
+
+    fn confirm(&self) -> Result<()> {
+        match (&self.floor, &self.content) {
+            (Floor::Folder(folder, _), _) => folder.confirm(),
+            (Floor::Own, Content::Lazy(model)) => model.confirm(),
+            (Floor::Own, Content::Empty) => Ok(()),
+        }
     }
 }
 

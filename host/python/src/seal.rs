@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use modelseal::io::Folder;
+use modelseal::io::protect::{Protected, protect};
 use modelseal::opener::now;
 use modelseal::profile::Profile;
-use modelseal::seal::{self, Sealed};
-use modelseal::{Error, Result, directory, fernet, files, kind, vaults};
+use modelseal::seal::{self, Model, Sealed};
+use modelseal::{Error, Result, directory, fernet, kind};
 use modelseal_core::manifest::{Claim, Claims, Subject, Suite};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -15,7 +17,7 @@ use pyo3::types::{PyBytes, PySlice};
 use crate::buffer::Fresh;
 use crate::errors::exception;
 use crate::model::SUITES;
-use crate::vault::keys;
+use crate::vault::{keys, vault_location};
 use crate::work::{Tick, or_unwind, work};
 
 /// What is said of a model, and who says it.
@@ -78,6 +80,7 @@ impl Release<'_> {
         total: u64,
         seal: impl FnOnce(&dyn modelseal_hsm::Vault, &Said, Tick<'_>) -> Result<T> + Send,
     ) -> PyResult<T> {
+        let location = vault_location(py, self.vault.as_ref())?;
         let said = Said {
             suite: choose(&SUITES, "suite", &self.suite).map_err(|error| exception(py, &error))?,
             profile: choose(&PROFILES, "profile", &self.profile).map_err(|error| exception(py, &error))?,
@@ -86,7 +89,7 @@ impl Release<'_> {
             kind: self.kind,
             claims: self.claims,
         };
-        protect(inputs, out)
+        protect(out, inputs, location.as_ref())
             .and_then(|()| said.subject("bytes", 1).map(drop))
             .map_err(|error| exception(py, &error))?;
         let vault = keys(py, self.vault.as_ref(), self.passphrase)?;
@@ -105,12 +108,6 @@ fn choose<T: Copy>(known: &[(&str, T)], what: &str, name: &str) -> Result<T> {
     })
 }
 
-fn protect(inputs: &[&Path], out: &Path) -> Result<()> {
-    let secrets = vaults::secret_files();
-    let all: Vec<_> = inputs.iter().copied().chain(secrets.iter().map(PathBuf::as_path)).collect();
-    files::protect(out, &all)
-}
-
 /// Seals the file `model`.
 #[pyfunction]
 pub(crate) fn seal_file(
@@ -119,10 +116,12 @@ pub(crate) fn seal_file(
     out: PathBuf,
     release: Release<'_>,
 ) -> PyResult<Made> {
-    let length = seal::model_length(&model).map_err(|error| exception(py, &error))?;
+    let protected = Protected::secrets(vault_location(py, release.vault.as_ref())?.as_ref());
+    let input = Model::open(&model, &protected).and_then(Model::require_bytes);
+    let input = input.map_err(|error| exception(py, &error))?;
+    let length = input.length();
     let made = release.seal(py, &[&model], &out, length, |vault, said, tick| {
-        let guessed = kind::of_file(&model)?;
-        seal::seal(vault, &model, said.subject(guessed, length)?, &out, tick)
+        seal::seal(vault, &input, said.subject(input.kind()?, length)?, &out, tick)
     });
     made.map(|sealed| of(&sealed))
 }
@@ -135,7 +134,9 @@ pub(crate) fn seal_folder(
     out: PathBuf,
     release: Release<'_>,
 ) -> PyResult<Made> {
-    let length = directory::length(&folder).map_err(|error| exception(py, &error))?;
+    let protected = Protected::secrets(vault_location(py, release.vault.as_ref())?.as_ref());
+    let opened = Folder::open(&folder).and_then(|folder| Ok((directory::length(&folder)?, folder)));
+    let (length, files) = opened.map_err(|error| exception(py, &error))?;
     let made = release.seal(py, &[&folder], &out, length, |vault, said, tick| {
         let subject = said.subject(modelseal::list::KIND, 1)?;
         let release = directory::Release {
@@ -145,7 +146,7 @@ pub(crate) fn seal_folder(
             profile: said.profile,
             claims: subject.claims.clone(),
         };
-        directory::seal(vault, &folder, &release, &out, tick)
+        directory::seal(vault, &files, &protected, &release, &out, tick)
     });
     made.map(|sealed| (sealed.id.to_string(), sealed.length))
 }
@@ -243,7 +244,7 @@ pub(crate) fn read_fernet<'py>(
     make: &Bound<'py, PyAny>,
 ) -> PyResult<(Bound<'py, PyBytes>, &'static str)> {
     let inputs: Vec<_> = [Some(&path), key.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
-    protect(&inputs, &out).map_err(|error| exception(py, &error))?;
+    protect(&out, &inputs, None).map_err(|error| exception(py, &error))?;
     let opened = work(py, None, 0, |_| {
         let key = match (&key, text) {
             (Some(path), _) => fernet::Key::read(path)?,

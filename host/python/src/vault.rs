@@ -110,6 +110,14 @@ fn locate(py: Python<'_>, location: Option<&Bound<'_, PyAny>>) -> PyResult<Locat
     located.map_err(|error| exception(py, &error))
 }
 
+/// Where the vault is that an argument means.
+pub(crate) fn vault_location(py: Python<'_>, vault: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Location>> {
+    match vault.and_then(|vault| vault.cast::<Vault>().ok()) {
+        Some(open) => Ok(Some(open.get().location.clone())),
+        None => locate(py, vault).map(Some),
+    }
+}
+
 /// The vault that an argument means: an open one, or one that is opened now.
 pub(crate) fn keys(
     py: Python<'_>,

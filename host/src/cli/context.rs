@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args::Global;
 use super::secret;
 use crate::error::{Error, Result};
+use crate::io::protect::Protected;
 use crate::vaults;
 
 pub(super) struct Context<'a> {
@@ -86,12 +87,15 @@ impl<'a> Context<'a> {
     /// Refuses an output that would replace an input, a file of modelseal's own, or the file that has the
     /// passphrase or PIN.
     pub(super) fn protect(&self, out: &Path, inputs: &[&Path]) -> Result<()> {
-        let mut secrets = vaults::secret_files();
-        if let Ok(Location::Pkcs11(uri)) = self.location() {
-            secrets.extend(uri.pin_source);
-        }
-        let all: Vec<_> = inputs.iter().copied().chain(secrets.iter().map(PathBuf::as_path)).collect();
-        crate::files::protect(out, &all)
+        self.protected(inputs).require_other(out)
+    }
+
+    /// What no output may replace and nobody may seal.
+    pub(super) fn protected(&self, inputs: &[&Path]) -> Protected {
+        let mut protected = Protected::secrets(self.location().ok().as_ref());
+        self.registry().iter().for_each(|path| protected.add(path));
+        inputs.iter().for_each(|path| protected.add(path));
+        protected
     }
 
     /// Whether there is somebody to tell a story to.

@@ -4,16 +4,15 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use modelseal_core::open::Confirmation;
-
 use super::args::ExecArgs;
 use super::context::Context;
 use super::models::opener;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::exec::{InMemory, Writing, become_command, require_program};
-use crate::open::SealedFile;
-use crate::opener::Opener;
+use crate::io::Folder;
+use crate::open::{SealedFile, SealedInput};
+use crate::opener::{Confirming, Opener};
 
 /// What a word of the command has in braces, and the model whose file name replaces it.
 type Named = (String, InMemory);
@@ -21,15 +20,26 @@ type Named = (String, InMemory);
 pub(super) fn run(args: &ExecArgs, context: &Context<'_>) -> Result<()> {
     let program = args.command.first().map(OsString::as_os_str).unwrap_or_default();
     require_program(program)?;
-    let models = match args.sealed.as_slice() {
-        [dir] if dir.is_dir() => open_folder(args, dir, context)?,
-        models => match models.iter().find(|model| model.is_dir()) {
-            Some(dir) => {
-                let what = format!("{} is a folder", dir.display());
+    let mut inputs = Vec::with_capacity(args.sealed.len());
+    for sealed in &args.sealed {
+        inputs.push(SealedInput::open(sealed)?);
+    }
+    let mut files = Vec::with_capacity(inputs.len());
+    let several = inputs.len() > 1;
+    let mut models = None;
+    for (input, path) in inputs.into_iter().zip(&args.sealed) {
+        match input {
+            SealedInput::Model(sealed) => files.push(sealed),
+            SealedInput::Folder(_) if several => {
+                let what = format!("{} is a folder", path.display());
                 return Err(Error::usage(what, "give one folder alone, or models that are files"));
             }
-            None => open_models(args, context)?,
-        },
+            SealedInput::Folder(folder) => models = Some(open_folder(args, folder, context)?),
+        }
+    }
+    let models = match models {
+        Some(models) => models,
+        None => open_models(args, files, context)?,
     };
     let command: Vec<_> = args.command.iter().map(|word| replace(word, &models)).collect();
     let models: Vec<_> = models.into_iter().map(|(_, model)| model).collect();
@@ -37,7 +47,7 @@ pub(super) fn run(args: &ExecArgs, context: &Context<'_>) -> Result<()> {
 }
 
 /// All are opened, then all are confirmed; the vault is closed when this returns.
-fn open_models(args: &ExecArgs, context: &Context<'_>) -> Result<Vec<Named>> {
+fn open_models(args: &ExecArgs, files: Vec<SealedFile>, context: &Context<'_>) -> Result<Vec<Named>> {
     let names: Vec<_> = match args.sealed.len() {
         1 => vec!["{}".to_owned()],
         several => (1..=several).map(|number| format!("{{{number}}}")).collect(),
@@ -46,45 +56,32 @@ fn open_models(args: &ExecArgs, context: &Context<'_>) -> Result<Vec<Named>> {
     let grants = grants(args)?;
     let first = opener(&args.by, grants.first().copied().flatten(), context)?;
     let mut opened = Vec::new();
-    for ((sealed, grant), name) in args.sealed.iter().zip(grants).zip(names) {
-        let opener = first.with_grant(grant);
-        let mut sealed = SealedFile::open(sealed)?;
-        let (memory, confirmation) = open_one(&opener, &mut sealed, context)?;
-        let line = sealed.header()?.manifest().subject.line.to_owned();
-        opened.push(((name, memory), opener, line, confirmation));
+    for ((sealed, grant), name) in files.into_iter().zip(grants).zip(names) {
+        let (memory, confirming) = open_one(&first.with_grant(grant), sealed, context)?;
+        opened.push(((name, memory), confirming));
     }
-    let confirm = |(named, opener, line, confirmation): (_, Opener, String, _)| {
-        opener.confirm(&line, confirmation)?;
-        Ok(named)
-    };
+    let confirm = |(named, confirming): (_, Confirming)| confirming.confirm().map(|()| named);
     opened.into_iter().map(confirm).collect()
 }
 
-fn open_one(
-    opener: &Opener,
-    sealed: &mut SealedFile,
-    context: &Context<'_>,
-) -> Result<(InMemory, Confirmation)> {
-    let opening = opener.begin(sealed)?;
+fn open_one(opener: &Opener, sealed: SealedFile, context: &Context<'_>) -> Result<(InMemory, Confirming)> {
     let (name, length) = {
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
         (format!("{} {}", subject.line, subject.version), subject.length)
     };
     let bar = context.progress("opening", length);
-    let mut memory = Writing::new(&name, length)?;
-    let confirmation =
-        sealed.copy_to(|sealed| opening.unwrap(sealed), &mut |bytes| memory.write(bytes), &mut |done| {
-            bar.set_position(done)
-        })?;
+    let memory = Writing::new(&name, length)?;
+    let opened = opener.open(sealed)?.exec(memory, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
-    Ok((memory.seal()?, confirmation))
+    Ok(opened)
 }
 
 /// Of a folder, the files that the command names.
-fn open_folder(args: &ExecArgs, dir: &Path, context: &Context<'_>) -> Result<Vec<Named>> {
+fn open_folder(args: &ExecArgs, folder: Folder, context: &Context<'_>) -> Result<Vec<Named>> {
+    let shown = folder.path().to_owned();
     if has(args, "{}") {
-        let what = format!("{} is a folder, for which there is no single file name", dir.display());
+        let what = format!("{} is a folder, for which there is no single file name", shown.display());
         let hint =
             "name its files, such as {config.json}; for a program that takes a folder, use `modelseal open`";
         return Err(Error::usage(what, hint));
@@ -94,24 +91,25 @@ fn open_folder(args: &ExecArgs, dir: &Path, context: &Context<'_>) -> Result<Vec
         [grant] => Some(grant.as_path()),
         _ => return Err(Error::usage("a folder has one folder of grants", "give --grant once")),
     };
-    let (directory, confirmation) = Directory::open(dir, &opener(&args.by, grant, context)?)?;
-    directory.require_complete()?;
+    let directory = Directory::open(folder, &opener(&args.by, grant, context)?)?;
     let named = directory.files().iter().map(|entry| (format!("{{{}}}", entry.path), entry));
     let named: Vec<_> = named.filter(|(name, _)| has(args, name)).collect();
     if named.is_empty() {
-        let what = format!("the command names none of the files in {}", dir.display());
+        let what = format!("the command names none of the files in {}", shown.display());
         return Err(Error::usage(what, "write {config.json} or the like where it takes a file's name"));
     }
+    let paths: Vec<_> = named.iter().map(|(_, entry)| entry.path.as_str()).collect();
+    let members = paths.iter().map(|path| directory.open_file(path)).collect::<Result<Vec<_>>>()?;
+    directory.require_complete_but(&paths)?;
     let mut opened = Vec::new();
-    for (name, entry) in named {
+    for ((name, entry), member) in named.iter().zip(members) {
         let mut memory = Writing::new(&entry.path, entry.length)?;
         let bar = context.progress("opening", entry.length);
-        let mut member = directory.open_file(&entry.path)?;
         member.copy_to(&mut |bytes| memory.write(bytes), &mut |done| bar.set_position(done))?;
         bar.finish_and_clear();
-        opened.push((name, memory.seal()?));
+        opened.push((name.clone(), memory.seal()?));
     }
-    directory.confirm(confirmation)?;
+    directory.confirm()?;
     Ok(opened)
 }
 

@@ -15,13 +15,14 @@ use serde_json::json;
 use super::args::GrantArgs;
 use super::context::Context;
 use super::models::explain_floor;
-use crate::directory::{Directory, LIST_GRANT, LIST_NAME, grant_name};
+use crate::directory::{Directory, LIST_GRANT, grant_name};
 use crate::error::{Code, Error, Result};
 use crate::files;
 use crate::fleet::{Fleet, Granted, Recipient};
-use crate::folder::Folder;
+use crate::folder::GrantFolder;
 use crate::grant::Limits;
-use crate::open::SealedFile;
+use crate::io::Folder;
+use crate::open::{SealedFile, SealedInput};
 use crate::opener::{Opener, With};
 use crate::registry::{Device, Registry};
 
@@ -30,33 +31,40 @@ const LIST_MAX: u64 = 10_000_000 * 34;
 /// Most ids that a message names.
 const NAMED_MAX: usize = 5;
 
-pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> Result<()> {
+pub(super) fn grant(
+    args: &GrantArgs,
+    sealed: SealedInput,
+    limits: Limits,
+    context: &Context<'_>,
+) -> Result<()> {
     if args.output.as_os_str() == "-" {
         return Err(Error::usage("grants to many devices go into a folder", "name one: -o FOLDER"));
     }
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
-    // Of a folder, its list says which line.
-    let is_folder = args.sealed.is_dir();
-    let file = if is_folder { args.sealed.join(LIST_NAME) } else { args.sealed.clone() };
-    let sealed = SealedFile::open(&file)?;
+    let list = args.devices.as_deref().map(read_list).transpose()?;
+    let vault: Arc<dyn Vault> = context.vault()?.into();
+    let publisher = vault.publisher()?;
+    registry.require_vault(&path, &*vault)?;
+    // Of a folder, its list says which line, once it is genuine.
+    let (directory, single) = match sealed {
+        SealedInput::Folder(folder) => (Some(whole(folder, &vault)?), None),
+        SealedInput::Model(sealed) => (None, Some(sealed)),
+    };
+    let of_list = directory.as_ref().map(Directory::sealed_list);
+    let sealed = of_list.or(single.as_ref()).ok_or(modelseal_core::Error::Truncated)?;
     let header = sealed.header()?;
     let subject = &header.manifest().subject;
-    let list = args.devices.as_deref().map(read_list).transpose()?;
     let (recipients, left_out) = match &list {
         Some(list) => (listed(list, &registry, subject.line)?, Vec::new()),
         None => all(&registry, subject.line)?,
     };
-    let vault: Arc<dyn Vault> = context.vault()?.into();
-    let publisher = vault.publisher()?;
-    registry.require_vault(&path, &*vault)?;
-    let directory = if is_folder { Some(whole(&args.sealed, &vault)?) } else { None };
     let entries =
         directory.iter().flat_map(|directory| directory.files().iter().map(move |entry| (directory, entry)));
     let files: Vec<_> = entries.filter(|(_, entry)| entry.length > 0).collect();
     let inputs: Vec<_> =
-        [Some(args.sealed.as_path()), args.devices.as_deref(), Some(&path)].into_iter().flatten().collect();
-    let mut folder = Folder::new(&args.output, &inputs, !args.fresh)?;
+        [Some(args.sealed.as_path()), args.devices.as_deref()].into_iter().flatten().collect();
+    let mut folder = GrantFolder::new(&args.output, context.protected(&inputs), !args.fresh)?;
     folder.require_distinct(&recipients)?;
     let grants = recipients.len() * (files.len() + 1);
     let (bar, begun) = (context.progress_of("granting", grants as u64), Instant::now());
@@ -71,11 +79,11 @@ pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> 
             granted = added(granted, fleet.grant(sealed, &folder, &progress).map_err(explained)?);
         }
     }
-    if is_folder {
+    if directory.is_some() {
         folder.within_devices(LIST_GRANT.into());
     }
     let before = granted.made + granted.kept;
-    let more = fleet.grant(&sealed, &folder, &|done| bar.set_position(before + done)).map_err(explained)?;
+    let more = fleet.grant(sealed, &folder, &|done| bar.set_position(before + done)).map_err(explained)?;
     granted = added(granted, more);
     bar.finish_and_clear();
     let object = json!({
@@ -99,11 +107,10 @@ pub(super) fn grant(args: &GrantArgs, limits: Limits, context: &Context<'_>) -> 
     context.show(&object, &text)
 }
 
-/// A folder of which every file has been looked at before anything is granted.
-fn whole(dir: &Path, vault: &Arc<dyn Vault>) -> Result<Directory> {
-    let (directory, _) = Directory::open(dir, &Opener::new(With::Vault(vault.clone()), None))?;
-    directory.require_complete()?;
-    directory.files().iter().try_for_each(|entry| directory.open_file(&entry.path).map(drop))?;
+/// A folder with all of its files. The list's grants come last: until they are there, nothing opens.
+fn whole(folder: Folder, vault: &Arc<dyn Vault>) -> Result<Directory> {
+    let directory = Directory::open(folder, &Opener::new(With::Vault(vault.clone()), None))?;
+    directory.require_names()?;
     Ok(directory)
 }
 
@@ -123,7 +130,7 @@ impl ToMany<'_> {
     fn grant(
         &self,
         sealed: &SealedFile,
-        store: &Folder<'_>,
+        store: &GrantFolder,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Granted> {
         let Self { vault, publisher, limits, recipients } = *self;

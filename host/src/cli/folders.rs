@@ -1,6 +1,7 @@
 //! `seal`, `open`, `verify`, `inspect` and `grant` of a folder of models.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use modelseal_core::grant::{DeviceId, GrantBytes};
 use modelseal_core::sign::Publisher;
@@ -8,21 +9,21 @@ use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
 use serde_json::{Value, json};
 
-use super::args::{GrantArgs, OpenArgs, SealArgs, VerifyArgs};
+use super::args::{GrantArgs, OpenArgs, SealArgs};
 use super::context::Context;
 use super::models::{claims, explain_floor, opener, own_publisher, protect};
-use crate::directory::{
-    self, Directory, LIST_GRANT, LIST_NAME, Release, grant_name, open_list, open_regular,
-};
+use crate::directory::{self, Directory, LIST_GRANT, LIST_NAME, Release, grant_name, open_list};
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, Existing};
+use crate::files::{self, Access, Existing, Output};
 use crate::folders::{self, require_apart};
 use crate::grant::{self as granting, Limits};
+use crate::io::Folder;
 use crate::open::SealedFile;
 use crate::opener::{Opener, With};
 use crate::registry::{Device, Registry};
+use crate::seal::Progress;
 
-pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
+pub(super) fn seal(args: &SealArgs, folder: &Folder, context: &Context<'_>) -> Result<()> {
     let said = &args.said;
     if let Some(kind) = &said.kind {
         let what = format!("--kind {kind} would be every file's of the folder");
@@ -37,12 +38,12 @@ pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
         claims: claims(&said.claims)?,
     };
     folders::require_new_folder(&args.output)?;
-    let length = directory::length(&args.model)?;
+    let length = directory::length(folder)?;
     let vault = context.vault()?;
     let bar = context.progress("sealing", length);
-    let sealed = directory::seal(&*vault, &args.model, &release, &args.output, &mut |done| {
-        bar.set_position(done);
-    })?;
+    let protected = context.protected(&[]);
+    let progress: Progress<'_> = &mut |done| bar.set_position(done);
+    let sealed = directory::seal(&*vault, folder, &protected, &release, &args.output, progress)?;
     bar.finish_and_clear();
     let object = json!({
         "sealed": args.output,
@@ -68,14 +69,13 @@ fn counted(files: usize) -> String {
     if files == 1 { "1 file".into() } else { format!("{files} files") }
 }
 
-pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
+pub(super) fn open(args: &OpenArgs, folder: Folder, context: &Context<'_>) -> Result<()> {
     require_apart(&args.sealed, &args.output)?;
     protect(args, context)?;
     folders::require_new_folder(&args.output)?;
     let opener = opener(&args.by, args.grant.as_deref(), context)?;
-    let length = sealed_length(&args.sealed)?;
-    let bar = context.progress("opening", length);
-    let directory = directory::open_into(&args.sealed, &opener, &args.output, &mut |done| {
+    let bar = context.progress("opening", directory::length(&folder)?);
+    let directory = directory::open_into(folder, &opener, &args.output, &mut |done| {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
@@ -99,23 +99,15 @@ pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
     context.show(&object, &text)
 }
 
-/// About what there is to do: the sealed files' own length.
-fn sealed_length(dir: &Path) -> Result<u64> {
-    let found = folders::below(dir)?;
-    Ok(found.iter().filter_map(|file| Some(dir.join(file).metadata().ok()?.len())).sum())
-}
-
 /// With the vault, everything that opening checks; with a publisher's key alone, each sealed model by itself.
-pub(super) fn verify(args: &VerifyArgs, given: Option<&Publisher>, context: &Context<'_>) -> Result<()> {
-    let dir = args.sealed.as_path();
-    let bar = context.progress("verifying", sealed_length(dir)?);
+pub(super) fn verify(folder: Folder, given: Option<&Publisher>, context: &Context<'_>) -> Result<()> {
+    let bar = context.progress("verifying", directory::length(&folder)?);
     let progress = |done| bar.set_position(done);
-    let (files, complete) = match given {
-        Some(publisher) => (verify_each(dir, publisher, &progress)?, false),
-        None => (verify_listed(dir, context, &progress)?, true),
+    let (files, list, complete) = match given {
+        Some(publisher) => verify_each(&folder, publisher, &progress)?,
+        None => verify_listed(folder, context, &progress)?,
     };
     bar.finish_and_clear();
-    let list = open_list(dir)?;
     let header = list.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
@@ -139,10 +131,13 @@ pub(super) fn verify(args: &VerifyArgs, given: Option<&Publisher>, context: &Con
     context.show(&object, &text)
 }
 
-fn verify_listed(dir: &Path, context: &Context<'_>, progress: &dyn Fn(u64)) -> Result<usize> {
-    let vault: std::sync::Arc<dyn Vault> = context.vault()?.into();
-    let (directory, _) = Directory::open(dir, &Opener::new(With::Vault(vault.clone()), None))?;
-    directory.require_complete()?;
+/// How many files were verified, the list that was, and whether it was held against them.
+type Checked = (usize, SealedFile, bool);
+
+fn verify_listed(folder: Folder, context: &Context<'_>, progress: &dyn Fn(u64)) -> Result<Checked> {
+    let vault: Arc<dyn Vault> = context.vault()?.into();
+    let directory = Directory::open(folder, &Opener::new(With::Vault(vault.clone()), None))?;
+    directory.require_names()?;
     let mut done = 0;
     for entry in directory.files() {
         let mut member = directory.open_file(&entry.path)?;
@@ -152,43 +147,55 @@ fn verify_listed(dir: &Path, context: &Context<'_>, progress: &dyn Fn(u64)) -> R
         }
         done += entry.length;
     }
-    Ok(directory.files().len())
+    Ok((directory.files().len(), directory.into_sealed_list(), true))
 }
 
-/// The list, too.
-fn verify_each(dir: &Path, publisher: &Publisher, progress: &dyn Fn(u64)) -> Result<usize> {
-    let list = open_list(dir)?;
-    let header = list.header()?;
-    let of_list = (header.manifest().subject.line, header.manifest().subject.version);
-    let (mut done, mut files) = (0, 0);
-    for path in sealed_files(dir)? {
-        let mut sealed = open_regular(&dir.join(&path))?;
+/// The list, too, and first of all: its line and version are those of every file.
+fn verify_each(folder: &Folder, publisher: &Publisher, progress: &dyn Fn(u64)) -> Result<Checked> {
+    let mut list = open_list(folder)?;
+    list.verify(publisher, &mut |bytes| progress(bytes))?;
+    let (line, version, mut done) = {
+        let header = list.header()?;
+        let subject = &header.manifest().subject;
+        (subject.line.to_owned(), subject.version, subject.length)
+    };
+    let files = sealed_files(folder)?;
+    for path in &files {
+        let mut sealed = open_sealed(folder, path)?;
         sealed.verify(publisher, &mut |bytes| progress(done + bytes))?;
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
-        if (subject.line, subject.version) != of_list {
-            let what = format!("{} is of another line or version", dir.join(&path).display());
+        if (subject.line, subject.version) != (line.as_str(), version) {
+            let what = format!("{} is of another line or version", folder.shown(path).display());
             return Err(Error::new(Code::Refused, what, "take the folder from its publisher again"));
         }
         done += subject.length;
-        files += usize::from(path != Path::new(LIST_NAME));
     }
-    Ok(files)
+    Ok((files.len(), list, false))
 }
 
-fn sealed_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = folders::below(dir)?;
-    found.retain(|path| path.extension().is_some_and(|ending| ending == "sealed"));
+fn open_sealed(folder: &Folder, path: &Path) -> Result<SealedFile> {
+    let shown = folder.shown(path);
+    let file = folder.file(path)?.ok_or_else(|| Error::io(&shown, &std::io::ErrorKind::NotFound.into()))?;
+    SealedFile::from_file(&shown, file)
+}
+
+/// All but the list.
+fn sealed_files(folder: &Folder) -> Result<Vec<PathBuf>> {
+    let mut found = folder.names()?;
+    found.retain(|path| {
+        path.extension().is_some_and(|ending| ending == "sealed") && path != Path::new(LIST_NAME)
+    });
     found.sort();
     Ok(found)
 }
 
 /// What each sealed model says of itself.
-pub(super) fn inspect(dir: &Path, context: &Context<'_>) -> Result<()> {
-    let list = open_list(dir)?;
+pub(super) fn inspect(folder: &Folder, context: &Context<'_>) -> Result<()> {
+    let list = open_list(folder)?;
     let (mut objects, mut rows) = (Vec::new(), Vec::new());
-    for path in sealed_files(dir)?.iter().filter(|path| *path != Path::new(LIST_NAME)) {
-        let sealed = open_regular(&dir.join(path))?;
+    for path in &sealed_files(folder)? {
+        let sealed = open_sealed(folder, path)?;
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
         let (kind, length) = (subject.kind, subject.length);
@@ -207,6 +214,7 @@ pub(super) fn inspect(dir: &Path, context: &Context<'_>) -> Result<()> {
 /// One grant for each file, and one for the list: whoever gets them can open the folder, and no other.
 pub(super) fn grant_to_one(
     args: &GrantArgs,
+    folder: Folder,
     device: &str,
     limits: Limits,
     context: &Context<'_>,
@@ -216,14 +224,14 @@ pub(super) fn grant_to_one(
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
     let device = registry.device(id.as_str())?;
-    let vault: std::sync::Arc<dyn Vault> = context.vault()?.into();
+    let vault: Arc<dyn Vault> = context.vault()?.into();
     registry.require_vault(&path, &*vault)?;
-    let (directory, _) = Directory::open(&args.sealed, &Opener::new(With::Vault(vault.clone()), None))?;
-    directory.require_complete()?;
+    let directory = Directory::open(folder, &Opener::new(With::Vault(vault.clone()), None))?;
+    directory.require_names()?;
     let header = directory.header()?;
     let subject = &header.manifest().subject;
     let granter = Granter { vault: &*vault, id, device, limits, out: &args.output, context };
-    let granted = granter.grant_all(&args.sealed, &directory, &path);
+    let granted = granter.grant_all(&directory);
     let grants = granted.map_err(|error| explain_floor(error, subject.version))?;
     let object = json!({
         "grants": args.output,
@@ -256,7 +264,7 @@ struct Granter<'a> {
 
 impl Granter<'_> {
     /// Nothing is written before all are made. The list's comes last: until it is there, nothing opens.
-    fn grant_all(&self, dir: &Path, directory: &Directory, registry: &Path) -> Result<usize> {
+    fn grant_all(&self, directory: &Directory) -> Result<usize> {
         let bar = self.context.progress_of("granting", directory.files().len() as u64);
         let mut grants = Vec::with_capacity(directory.files().len() + 1);
         for entry in directory.files() {
@@ -265,16 +273,21 @@ impl Granter<'_> {
             }
             bar.inc(1);
         }
-        grants.push((LIST_GRANT.into(), self.grant(&open_list(dir)?)?));
+        grants.push((LIST_GRANT.into(), self.grant(directory.sealed_list())?));
         bar.finish_and_clear();
-        files::create_dir(self.out)?;
+        let folder = Arc::new(files::open_or_make_dir(self.out)?);
+        let protected = self.context.protected(&[]);
         for (name, bytes) in &grants {
-            let out = self.out.join(name);
-            if let Some(folder) = out.parent() {
-                std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
-            }
-            self.context.protect(&out, &[registry])?;
-            files::write(&out, bytes, Access::Public, Existing::Replace)?;
+            protected.require_other(&self.out.join(name))?;
+            let name = Path::new(name);
+            let own = match name.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                Some(parent) => Arc::new(folder.make(parent, false)?),
+                None => Arc::clone(&folder),
+            };
+            let name = Path::new(name.file_name().unwrap_or(name.as_os_str()));
+            let mut output = Output::create_in(&own, name, Access::Public, Existing::Replace)?;
+            output.write(bytes)?;
+            output.commit()?;
         }
         Ok(grants.len())
     }

@@ -1,7 +1,7 @@
 //! `inspect`: what a sealed model or a grant says of itself.
 
-use std::fs::File;
 use std::io::{Cursor, Read};
+use std::path::Path;
 
 use modelseal_core::grant::{GRANT_MAGIC, GRANT_MAX, Grant, Wrapping};
 use modelseal_core::manifest::Suite;
@@ -10,37 +10,49 @@ use serde_json::{Value, json};
 use super::args::InspectArgs;
 use super::context::{Context, time};
 use crate::error::{Error, Result};
+use crate::files::read_exact_at;
+use crate::io::Input;
 use crate::open::SealedFile;
 
 pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
     let path = args.file.as_path();
-    if path.is_dir() {
-        return super::folders::inspect(path, context);
-    }
-    let io = |error: std::io::Error| Error::io(path, &error);
-    let mut input: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(io)?)
-    };
-    // A pipe is read once: its first bytes say what it is, and are put back in front of the rest.
-    let mut head = Vec::new();
-    input.by_ref().take(GRANT_MAGIC.len() as u64).read_to_end(&mut head).map_err(io)?;
-    let is_grant = head == GRANT_MAGIC;
-    let input = Cursor::new(head).chain(input);
-    let (object, text) = if is_grant {
-        let mut bytes = Vec::new();
-        input.take(GRANT_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
-        let grant = Grant::parse(&bytes).map_err(|error| Error::from(error).about(path))?;
-        (grant_object(&grant), grant_text(&grant))
-    } else if path.is_file() {
-        let sealed = SealedFile::open(path)?;
-        (sealed_object(&sealed)?, sealed_text(&sealed)?)
-    } else {
-        let sealed = SealedFile::from_reader(Box::new(input))?;
-        (sealed_object(&sealed)?, sealed_text(&sealed)?)
+    let (object, text) = match Input::open(path)? {
+        Input::Folder(folder) => return super::folders::inspect(&folder, context),
+        Input::File(file) => {
+            let mut head = [0; GRANT_MAGIC.len()];
+            if read_exact_at(&file, &mut head, 0).is_ok() && head == GRANT_MAGIC {
+                say_grant(path, &mut &file)?
+            } else {
+                say_sealed(&SealedFile::from_file(path, file)?)?
+            }
+        }
+        Input::Stream(mut stream) => {
+            // A pipe is read once: its first bytes say what it is, and are put back in front of the rest.
+            let mut head = Vec::new();
+            let read = stream.by_ref().take(GRANT_MAGIC.len() as u64).read_to_end(&mut head);
+            read.map_err(|error| Error::io(path, &error))?;
+            let is_grant = head == GRANT_MAGIC;
+            let mut whole = Cursor::new(head).chain(stream);
+            if is_grant {
+                say_grant(path, &mut whole)?
+            } else {
+                say_sealed(&SealedFile::from_reader(Box::new(whole))?)?
+            }
+        }
     };
     context.answer(&object, &text)
+}
+
+fn say_sealed(sealed: &SealedFile) -> Result<(Value, String)> {
+    Ok((sealed_object(sealed)?, sealed_text(sealed)?))
+}
+
+fn say_grant(path: &Path, input: &mut dyn Read) -> Result<(Value, String)> {
+    let mut bytes = Vec::new();
+    let read = input.take(GRANT_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io(path, &error))?;
+    let grant = Grant::parse(&bytes).map_err(|error| Error::from(error).about(path))?;
+    Ok((grant_object(&grant), grant_text(&grant)))
 }
 
 fn suite_name(suite: Suite) -> &'static str {

@@ -15,27 +15,30 @@ use super::{fleet, folders, parts};
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::grant::Limits;
-use crate::open::{SealedFile, to_stdout};
-use crate::opener::{ByGrant, Opener, Opening, With, now};
+use crate::io::Input;
+use crate::open::{SealedFile, SealedInput, to_stdout};
+use crate::opener::{ByGrant, OpenedHeader, Opener, Opening, With, now};
 use crate::profile::Profile;
 use crate::registry::Registry;
+use crate::seal::Model;
 use crate::state;
-use crate::{grant as granting, kind, pem, seal as sealing};
+use crate::{grant as granting, pem, seal as sealing};
 
 const PEM_MAX: u64 = 64 * 1024;
 
 pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
-    if args.model.is_dir() {
-        return folders::seal(args, context);
-    }
-    let length = sealing::model_length(&args.model)?;
-    let kind = kind_of(&args.said, || kind::of_file(&args.model))?;
+    let input = match Input::open(&args.model)? {
+        Input::Folder(folder) => return folders::seal(args, &folder, context),
+        Input::File(file) => Model::of(file, &args.model, &context.protected(&[]))?.require_bytes()?,
+        Input::Stream(_) => return Err(Model::not_a_file(&args.model)),
+    };
+    let length = input.length();
+    let kind = kind_of(&args.said, || input.kind())?;
     let subject = subject(&args.said, &kind, length)?;
     context.protect(&args.output, &[&args.model])?;
     let vault = context.vault()?;
     let bar = context.progress("sealing", length);
-    let sealed =
-        sealing::seal(&*vault, &args.model, subject, &args.output, &mut |done| bar.set_position(done))?;
+    let sealed = sealing::seal(&*vault, &input, subject, &args.output, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
     report_sealed(&args.said, &kind, length, &args.output, &sealed, context)
 }
@@ -91,12 +94,11 @@ pub(super) fn report_sealed(
 }
 
 pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
-    if args.sealed.is_dir() {
+    context.protect(&args.output, &[&args.sealed])?;
+    let SealedInput::Model(mut sealed) = SealedInput::open(&args.sealed)? else {
         let what = format!("{} is a folder, whose files and list belong together", args.sealed.display());
         return Err(Error::usage(what, "open it, and seal what was in it as a new version"));
-    }
-    context.protect(&args.output, &[&args.sealed])?;
-    let mut sealed = SealedFile::open(&args.sealed)?;
+    };
     let (line, old, length) = {
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
@@ -149,11 +151,11 @@ pub(super) fn claims(claims: &[String]) -> Result<Claims<'_>> {
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
     let given = args.publisher.as_deref().map(read_publisher).transpose()?;
-    if args.sealed.is_dir() {
-        return folders::verify(args, given.as_ref(), context);
-    }
+    let mut sealed = match SealedInput::open(&args.sealed)? {
+        SealedInput::Folder(folder) => return folders::verify(folder, given.as_ref(), context),
+        SealedInput::Model(sealed) => sealed,
+    };
     let vault = if given.is_none() { Some(context.vault()?) } else { None };
-    let mut sealed = SealedFile::open(&args.sealed)?;
     let publisher = match vault {
         Some(vault) => own_publisher(&*vault, &sealed)?,
         None => given.unwrap_or_default(),
@@ -197,18 +199,18 @@ pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
 }
 
 pub(super) fn open(args: &OpenArgs, context: &Context<'_>) -> Result<()> {
-    let in_part = args.tensor.is_some() || args.range.is_some();
-    if args.sealed.is_dir() && !in_part {
-        return folders::open(args, context);
-    }
-    protect(args, context)?;
-    if in_part {
+    if args.tensor.is_some() || args.range.is_some() {
+        protect(args, context)?;
         return parts::write(args, context);
     }
-    let opener = opener(&args.by, args.grant.as_deref(), context)?;
-    let mut sealed = SealedFile::open(&args.sealed)?;
-    let opening = opener.begin(&sealed)?;
-    write_model(args, context, &mut sealed, opening)
+    match SealedInput::open(&args.sealed)? {
+        SealedInput::Folder(folder) => folders::open(args, folder, context),
+        SealedInput::Model(sealed) => {
+            protect(args, context)?;
+            let opener = opener(&args.by, args.grant.as_deref(), context)?;
+            write_model(args, context, opener.open(sealed)?)
+        }
+    }
 }
 
 /// What the options for opening name: a grant, or else the vault.
@@ -241,34 +243,23 @@ fn state_path(by: &OpenBy, identity: &Path) -> PathBuf {
 
 /// Opens into the output, which appears only if everything passed; to a pipe go chunks that passed. The floor
 /// is stored before the output appears: what can't be confirmed isn't handed out.
-fn write_model(
-    args: &OpenArgs,
-    context: &Context<'_>,
-    sealed: &mut SealedFile,
-    opening: Opening<'_>,
-) -> Result<()> {
-    let bar = context.progress("opening", sealed.header()?.layout().length);
+fn write_model(args: &OpenArgs, context: &Context<'_>, opening: Opening) -> Result<()> {
+    let bar = context.progress("opening", opening.claimed_length()?);
     let progress: sealing::Progress<'_> = &mut |done| bar.set_position(done);
-    if args.output.as_os_str() == "-" {
-        opening.confirm(sealed.copy_to(|sealed| opening.unwrap(sealed), &mut to_stdout, progress)?)?;
+    let opened = if args.output.as_os_str() == "-" {
+        opening.into_pipe(&mut to_stdout, progress)?
     } else if is_stream(&args.output) {
         let mut stream = open_stream(&args.output)?;
-        let out = &mut |bytes: &[u8]| write_stream(&mut stream, &args.output, bytes);
-        opening.confirm(sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress)?)?;
+        opening.into_pipe(&mut |bytes| write_stream(&mut stream, &args.output, bytes), progress)?
     } else {
-        let mut output = Output::create(&args.output, Access::Private, Existing::Replace)?;
-        let out = &mut |bytes: &[u8]| output.write(bytes);
-        let confirmation = sealed.copy_to(|sealed| opening.unwrap(sealed), out, progress)?;
-        output.sync()?;
-        opening.confirm(confirmation)?;
-        output.commit()?;
-    }
+        opening.into_file(Output::create(&args.output, Access::Private, Existing::Replace)?, progress)?
+    };
     bar.finish_and_clear();
-    report_opened(args, context, sealed)
+    report_opened(args, context, &opened)
 }
 
-fn report_opened(args: &OpenArgs, context: &Context<'_>, sealed: &SealedFile) -> Result<()> {
-    let header = sealed.header()?;
+fn report_opened(args: &OpenArgs, context: &Context<'_>, opened: &OpenedHeader) -> Result<()> {
+    let header = opened.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
         "opened": args.output,
@@ -301,20 +292,27 @@ pub(super) fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]
 
 pub(super) fn grant(args: &GrantArgs, context: &Context<'_>) -> Result<()> {
     let limits = Limits { validity: validity(args)?, floor: args.floor };
-    match &args.device {
-        Some(device) if args.sealed.is_dir() => folders::grant_to_one(args, device, limits, context),
-        Some(device) => grant_to_one(args, device, limits, context),
-        None => fleet::grant(args, limits, context),
+    match (&args.device, SealedInput::open(&args.sealed)?) {
+        (Some(device), SealedInput::Folder(folder)) => {
+            folders::grant_to_one(args, folder, device, limits, context)
+        }
+        (Some(device), SealedInput::Model(sealed)) => grant_to_one(args, &sealed, device, limits, context),
+        (None, sealed) => fleet::grant(args, sealed, limits, context),
     }
 }
 
-fn grant_to_one(args: &GrantArgs, device: &str, limits: Limits, context: &Context<'_>) -> Result<()> {
+fn grant_to_one(
+    args: &GrantArgs,
+    sealed: &SealedFile,
+    device: &str,
+    limits: Limits,
+    context: &Context<'_>,
+) -> Result<()> {
     let id = DeviceId::new(device).map_err(|error| Error::from(error).as_usage())?;
     context.protect(&args.output, &[&args.sealed])?;
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
     let device = registry.device(id.as_str())?;
-    let sealed = SealedFile::open(&args.sealed)?;
     let vault = context.vault()?;
     registry.require_vault(&path, &*vault)?;
     let bytes = wiped(|| {

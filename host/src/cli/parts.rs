@@ -22,9 +22,7 @@ pub(super) fn tensors(args: &TensorsArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn open_lazily(sealed: &Path, opener: Opener) -> Result<LazyModel> {
-    let sealed = SealedFile::open(sealed)?;
-    let opening = opener.begin(&sealed)?;
-    sealed.open_lazily(|sealed| opening.unwrap(sealed))
+    opener.open(SealedFile::open(sealed)?)?.lazily()
 }
 
 fn list(tensors: &Tensors, context: &Context<'_>) -> Result<()> {

@@ -83,6 +83,13 @@ class Model:
         """A part of the model, of which only the chunks that it touches are opened."""
         return memoryview(self._sealed.read_at(offset, length))
 
+    def confirm(self) -> None:
+        """Stores the floor that the grant says: the model runs, and older versions needn't open any more.
+
+        :meth:`read` has done it already. After reading parts alone, it is for the application to say.
+        """
+        self._sealed.confirm()
+
     @property
     def tensors(self) -> Tensors:
         """The tensors of a safetensors model by name, each of which is opened when it is asked for."""
@@ -152,6 +159,15 @@ class Directory(Mapping[str, Model]):
         """A whole file in memory."""
         return self[path].read()
 
+    def confirm(self) -> None:
+        """Stores the floor that the list's grant says: the models run, and older releases needn't open any more.
+
+        It is done without asking once all files have been read whole.
+        """
+        if self._folder is None:
+            raise UsageError("the folder is closed", "open it again")
+        self._folder.confirm()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._lengths)
 
@@ -193,8 +209,8 @@ def open(
 
     Without any of them, ``MODELSEAL_GRANT`` and ``MODELSEAL_IDENTITY`` name a grant and an identity, or else
     ``MODELSEAL_VAULT`` a vault. The passphrase or PIN comes from ``MODELSEAL_PASSPHRASE_FILE`` and the other places that the
-    command line looks at; nobody is asked. With a grant, the first successful reading raises the device's stored floor,
-    unless ``confirm`` is false.
+    command line looks at; nobody is asked. With a grant, reading the whole model raises the device's stored floor, unless
+    ``confirm`` is false; after reading parts of it, :meth:`Model.confirm` does.
     """
     credentials = Credentials(
         vault=vault, passphrase=passphrase, grant=grant, identity=identity, line=line, state=state, confirm=confirm

@@ -116,6 +116,10 @@ class safe_open:  # noqa: N801: it is named so there
         tensors = self._header.tensors.items()
         return {name: self._make(buffer, tensor, tensor.start, self._device) for name, tensor in tensors}
 
+    def confirm(self) -> None:
+        """Stores the floor that the grant says, as :meth:`modelseal.Model.confirm` does."""
+        self._sealed.confirm()
+
     def get_slice(self, name: str) -> Slice:
         """A tensor of which only what is indexed is opened."""
         return Slice(self, self._tensor(name))
