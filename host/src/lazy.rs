@@ -68,7 +68,7 @@ impl LazyModel {
         self.lazy.confirmation()
     }
 
-    pub(crate) fn to_be_confirmed(self, confirming: Confirming) -> Self {
+    pub(crate) fn with_floor(self, confirming: Confirming) -> Self {
         Self { confirming: Mutex::new(Some(confirming)), ..self }
     }
 

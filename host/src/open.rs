@@ -22,7 +22,7 @@ use crate::io::{Folder, Input};
 pub struct SealedFile {
     pub(crate) path: PathBuf,
     pub(crate) header: Vec<u8>,
-    pub(crate) envelope: Envelope,
+    pub(crate) envelope: Box<Envelope>,
     /// The file itself or, where the sealed model comes from a pipe, the part of it that was read so far.
     pub(crate) file: File,
     /// The rest of a pipe.
@@ -165,7 +165,7 @@ impl SealedFile {
 }
 
 /// Step 1: reads prefix, manifest and envelope (4.1), each with the length that came before it.
-fn read_front(input: &mut dyn Read) -> Result<(Vec<u8>, Envelope)> {
+fn read_front(input: &mut dyn Read) -> Result<(Vec<u8>, Box<Envelope>)> {
     let mut header = [0; HEADER_MAX];
     let (front, rest) = header.split_first_chunk_mut::<PREFIX_LEN>().ok_or(Refusal::Truncated)?;
     read_exact(input, front)?;
@@ -178,7 +178,7 @@ fn read_front(input: &mut dyn Read) -> Result<(Vec<u8>, Envelope)> {
     read_exact(input, envelope)?;
     let header: Vec<u8> = header.into_iter().take(len).collect();
     Header::parse(&header)?;
-    Ok((header, Envelope::parse(envelope)?))
+    Ok((header, Box::new(Envelope::parse(envelope)?)))
 }
 
 fn read_exact(input: &mut dyn Read, bytes: &mut [u8]) -> Result<()> {

@@ -174,7 +174,7 @@ impl Opening {
         let Self { keys, sealed } = self;
         let lazy = wiped(|| sealed.open_lazily(|sealed| keys.unwrap(sealed)))?;
         let confirming = keys.confirming(lazy.confirmation());
-        Ok(lazy.to_be_confirmed(confirming))
+        Ok(lazy.with_floor(confirming))
     }
 
     /// The whole model in `memory`, for a program that isn't running yet. It is to be confirmed before it starts.

@@ -8,6 +8,7 @@ use getrandom::SysRng;
 use modelseal::files::{Access, Existing, Output};
 use modelseal::grant::{Limits, grant};
 use modelseal::identity::{Enrolment, Identity};
+use modelseal::io::protect::Protected;
 use modelseal::open::{Reader, SealedFile};
 use modelseal::registry::{Device, DeviceKeyKind};
 use modelseal_core::grant::DeviceId;
@@ -162,7 +163,8 @@ impl Bench {
     pub fn seal_with(&self, plain: Vec<u8>, subject: Subject<'_>) -> Model {
         std::fs::write(self.path("model"), &plain).unwrap();
         let (model, out) = (self.path("model"), self.path("sealed"));
-        modelseal::seal::seal(&*self.vault, &model, subject, &out, &mut |_| ()).unwrap();
+        let file = modelseal::seal::Model::open(&model, &Protected::default()).unwrap();
+        modelseal::seal::seal(&*self.vault, &file, subject, &out, &mut |_| ()).unwrap();
         let sealed = std::fs::read(out).unwrap();
         let parts = Parts::of(&sealed, plain.len());
         Model { plain, sealed, parts }

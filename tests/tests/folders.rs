@@ -37,7 +37,7 @@ fn mkfifo(path: &Path) {
 }
 
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let found = modelseal::folders::below(dir).unwrap();
+    let found = modelseal::io::Folder::open(dir).unwrap().names().unwrap();
     let read = |path: std::path::PathBuf| {
         (path.to_str().unwrap().to_owned(), std::fs::read(dir.join(&path)).unwrap())
     };

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use getrandom::SysRng;
 use modelseal::directory::{Directory, LIST_NAME};
+use modelseal::io::Folder;
+use modelseal::io::protect::Protected;
 use modelseal::list::{KIND, LIST_MAX};
 use modelseal::open::SealedFile;
 use modelseal::opener::{Opener, With};
@@ -74,7 +76,7 @@ impl Scene {
         self.seal(LIST_NAME, ("wake-word", 1, KIND), list);
         let opener = Opener::new(With::Vault(self.vault.clone()), None);
         let read = || {
-            let (directory, _) = Directory::open(&self.release(), &opener)?;
+            let directory = Directory::open(Folder::open(&self.release())?, &opener)?;
             directory.require_complete()?;
             directory.open_file("model")?.copy_to(&mut |_| Ok(()), &mut |_| ())
         };
@@ -161,7 +163,7 @@ fn a_model_that_holds_a_list_is_none() {
     assert_eq!(scene.reads(&list).0, 0);
     scene.seal(LIST_NAME, ("wake-word", 1, "json"), &list);
     let opener = Opener::new(With::Vault(scene.vault.clone()), None);
-    let refused = Directory::open(&scene.release(), &opener).err().unwrap();
+    let refused = Directory::open(Folder::open(&scene.release()).unwrap(), &opener).err().unwrap();
     assert_eq!(refused.code() as u8, 3);
     // And the library seals no other model as one.
     let model = scene.dir.path().join("model");
@@ -180,6 +182,7 @@ fn a_model_that_holds_a_list_is_none() {
         claims,
     };
     let vault = &*scene.vault;
+    let model = modelseal::seal::Model::open(&model, &Protected::default()).unwrap();
     let of_file = modelseal::seal::seal(vault, &model, subject.clone(), out, &mut |_| ()).unwrap_err();
     let of_bytes = modelseal::seal::seal_bytes(vault, &list, subject, out, &mut |_| ()).unwrap_err();
     assert_eq!([of_file.code() as u8, of_bytes.code() as u8], [2, 2]);

@@ -29,8 +29,9 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
 use getrandom::SysRng;
 use modelseal::fleet::{Fleet, Made, Recipient, Store};
-use modelseal::folder::Folder;
+use modelseal::folder::GrantFolder;
 use modelseal::grant::Limits;
+use modelseal::io::protect::Protected;
 use modelseal::open::SealedFile;
 use modelseal::registry::{Device, DeviceKeyKind};
 use modelseal_core::grant::{DeviceId, Terms, wrap_for_x25519};
@@ -114,7 +115,7 @@ fn measure(uri: &str) -> Samples {
             let grant = |fleet, store: &dyn Store| granted(&**vault, &content, fleet, store);
             let into_files = |fleet| {
                 let out = dir.path().join("grants");
-                let sample = grant(fleet, &Folder::new(&out, &[], false).unwrap());
+                let sample = grant(fleet, &GrantFolder::new(&out, Protected::default(), false).unwrap());
                 std::fs::remove_dir_all(out).unwrap();
                 sample
             };
@@ -159,6 +160,7 @@ fn seal(vault: &dyn Vault, dir: &Path) -> SealedFile {
         created: 0,
         claims: Claims::new(),
     };
+    let model = modelseal::seal::Model::open(&model, &Protected::default()).unwrap();
     modelseal::seal::seal(vault, &model, subject, &sealed, &mut |_| ()).unwrap();
     SealedFile::open(&sealed).unwrap()
 }

@@ -17,9 +17,11 @@ use std::time::Instant;
 
 use modelseal::cipher::Backend;
 use modelseal::files::{Access, Existing, Output};
+use modelseal::io::protect::Protected;
 use modelseal::memory::Memory;
 use modelseal::open::SealedFile;
 use modelseal::profile::Profile;
+use modelseal::seal::Model;
 use modelseal::tensors::Tensors;
 use modelseal_core::chunk::ChunkCipher;
 use modelseal_core::manifest::{Claims, Subject, Suite};
@@ -74,7 +76,8 @@ fn of_modelseal(what: &str, vault: &dyn Vault, rest: &[&str]) -> Value {
     let seconds = |began: Instant| began.elapsed().as_secs_f64();
     match (what, rest) {
         ("seal", [model, out]) => {
-            let length = modelseal::seal::model_length(model.as_ref()).unwrap();
+            let model = Model::open(model.as_ref(), &Protected::default()).unwrap();
+            let length = model.length();
             let (chunk_log2, align_log2) = Profile::Host.logs(length);
             let subject = Subject {
                 suite: Suite::Aes256Gcm,
@@ -87,7 +90,7 @@ fn of_modelseal(what: &str, vault: &dyn Vault, rest: &[&str]) -> Value {
                 created: 0,
                 claims: Claims::new(),
             };
-            modelseal::seal::seal(vault, model.as_ref(), subject, out.as_ref(), &mut |_| ()).unwrap();
+            modelseal::seal::seal(vault, &model, subject, out.as_ref(), &mut |_| ()).unwrap();
             json!({})
         }
         ("open", [sealed]) => {

@@ -54,6 +54,8 @@ fn library(words: &[&str]) -> modelseal::Result<()> {
     let ignore = &mut |_: &[u8]| Ok(());
     match *words {
         ["seal", model, out] => {
+            let none = modelseal::io::protect::Protected::default();
+            let model = modelseal::seal::Model::open(model.as_ref(), &none)?;
             let subject = Subject {
                 suite: Suite::Aes256Gcm,
                 chunk_log2: 12,
@@ -61,11 +63,11 @@ fn library(words: &[&str]) -> modelseal::Result<()> {
                 line: "wake-word",
                 version: 3,
                 kind: "tflite",
-                length: modelseal::seal::model_length(model.as_ref())?,
+                length: model.length(),
                 created: 0,
                 claims: Claims::new(),
             };
-            modelseal::seal::seal(&*vault()?, model.as_ref(), subject, out.as_ref(), &mut |_| ())?;
+            modelseal::seal::seal(&*vault()?, &model, subject, out.as_ref(), &mut |_| ())?;
         }
         ["open", sealed] => {
             let vault = vault()?;
