@@ -22,6 +22,7 @@
 //! - [`text`]: characters that aren't seen
 //! - [`manifest`]: what is sealed
 //! - [`sealed`]: the layout of a sealed model
+//! - `envelope`: its signature and key slots
 //! - [`chunk`]: the AEAD of the payload
 //! - `tree`: the root over the payload
 //! - [`sign`]: publisher signatures
@@ -36,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chunk;
+mod envelope;
 pub mod error;
 pub mod grant;
 pub mod keys;
