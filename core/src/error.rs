@@ -198,7 +198,9 @@ impl Error {
             Self::Padding => ("Padding", "the padding isn't zero"),
             Self::GrantLength => ("GrantLength", "the grant's length is out of bounds"),
             Self::GrantEncoding => ("GrantEncoding", "the grant is malformed"),
-            Self::DeviceId => ("DeviceId", "the device id isn't 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"),
+            Self::DeviceId => {
+                ("DeviceId", "the device id isn't 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit")
+            }
             Self::Validity => ("Validity", "the validity ends before it begins"),
             Self::GrantForm => ("GrantForm", "the grant's signature doesn't fit its wrapping"),
             Self::GrantPath => ("GrantPath", "the grant's path has stray bits"),

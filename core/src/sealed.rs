@@ -248,7 +248,8 @@ impl Layout {
 
     /// Where key slot `i` begins (4.3); `None` beyond the last. A slot is [`SLOT_LEN`] bytes, written alone.
     pub fn slot(&self, i: usize) -> Option<u64> {
-        let before = u64::try_from(i).ok()?.checked_mul(SLOT_LEN as u64)?.checked_add(SIGNATURE_LEN as u64)?;
+        let before =
+            u64::try_from(i).ok()?.checked_mul(SLOT_LEN as u64)?.checked_add(SIGNATURE_LEN as u64)?;
         self.envelope.checked_add(before).filter(|offset| *offset < self.index)
     }
 
