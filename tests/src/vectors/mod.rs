@@ -353,6 +353,7 @@ pub const ERRORS: [(u16, &str); 42] = [
     (701, "ForeignMagic"),
     (702, "UnknownVersion"),
     (703, "UnknownSuite"),
+    (704, "OldSlots"),
 ];
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -193,7 +193,7 @@ fn headers() -> Vec<Case> {
         cases.push(refused(case));
     }
     for (name, slots) in [("less", 1), ("more", 3)] {
-        let changed = Model { slots: vec![[0; 64]; slots], ..model.clone() };
+        let changed = Model { slots: vec![[0; 128]; slots], ..model.clone() };
         cases
             .push(refused(changed.verified(&format!("header-slot-{name}"), "the number of slots is signed")));
     }
