@@ -89,7 +89,8 @@ fn place(envelope: &Envelope, open: &[OpenSlot]) -> Result<usize> {
     let closed = || ours().find(|number| !opens(number));
     let spare = || open.split_first().filter(|(_, rest)| !rest.is_empty()).map(|(first, _)| first.number);
     envelope.free_slot().or_else(closed).or_else(spare).ok_or_else(|| {
-        let what = "none of its key slots can be written: the one that opens is needed, others are of another kind";
+        let what =
+            "none of its key slots can be written: the one that opens is needed, others are of another kind";
         Error::new(Code::Other, what, "make a model with more slots of it: `modelseal reseal`")
     })
 }

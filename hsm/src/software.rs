@@ -185,8 +185,11 @@ impl Backend for Software {
 
     fn encrypt(&self, master: u32, aad: &[u8], content: &[u8; 32]) -> Result<Slot, Error> {
         let (nonce, mut ciphertext): ([u8; 12], _) = (random()?, *content);
-        let sealed =
-            self.aes::<U12>(master)?.encrypt_inout_detached(&nonce.into(), aad, ciphertext.as_mut_slice().into());
+        let sealed = self.aes::<U12>(master)?.encrypt_inout_detached(
+            &nonce.into(),
+            aad,
+            ciphertext.as_mut_slice().into(),
+        );
         match sealed {
             Ok(tag) => Ok(Slot { version: master, nonce: nonce.into(), ciphertext, tag: tag.into() }),
             Err(_) => {

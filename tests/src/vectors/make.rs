@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 
 use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
+use aes_gcm::aead::array::ArraySize;
+use aes_gcm::aead::consts::U12;
+use aes_gcm::aes::Aes256;
+use aes_gcm::{AesGcm, KeyInit};
 use ed25519_dalek::Signer as _;
 use modelseal_core::sign::PublisherKey;
 use rand_core::{TryCryptoRng, TryRng};

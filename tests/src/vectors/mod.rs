@@ -310,7 +310,7 @@ impl Case {
 }
 
 /// Section 8 of the specification.
-pub const ERRORS: [(u16, &str); 42] = [
+pub const ERRORS: [(u16, &str); 43] = [
     (301, "Truncated"),
     (302, "Extended"),
     (303, "ManifestLength"),

@@ -1,12 +1,27 @@
 //! What must open, verify and parse.
 
+use aes_gcm::aead::consts::{U13, U14, U15, U16};
+
 use super::Case;
-use super::make::{LINE, NOW, Signer, Spec, bytes};
+use super::make::{LINE, Model, NOW, Signer, Spec, bytes};
 use super::scene::{Scene, WRAPS, Wrap, grant_bytes};
+use crate::forge;
 
 pub(super) fn cases() -> Vec<Case> {
-    [matrix(), sizes(), subjects(), claims(), terms(), paths(), trust(), slots(), beside(), verified(), parsed()]
-        .concat()
+    [
+        matrix(),
+        sizes(),
+        subjects(),
+        claims(),
+        terms(),
+        paths(),
+        trust(),
+        slots(),
+        beside(),
+        verified(),
+        parsed(),
+    ]
+    .concat()
 }
 
 /// By turns, so that every length is opened with everything.
@@ -86,7 +101,8 @@ fn claims() -> Vec<Case> {
     let long = "v".repeat(128);
     let key = "k".repeat(32);
     let euro = "\u{20ac}".repeat(42) + "ab";
-    let edge = " ~\u{a0}\u{2028}\u{fffd}\u{ffff}\u{10ffff}\u{d7ff}\u{e000}";
+    let edge = " ~\u{a0}\u{fffd}\u{ffff}\u{10ffff}\u{d7ff}\u{e000}";
+    let format = "\u{ac}\u{ae}\u{5ff}\u{606}\u{200a}\u{2010}\u{2027}\u{202f}\u{205f}\u{2065}\u{2070}\u{fefe}\u{ff00}\u{e0080}";
     let many = ["-", ".", "0", "9", "_", "a", "aa", "z"].map(|key| (key, "x"));
     let all = [
         ("claims-0", "no claims", vec![]),
@@ -96,6 +112,7 @@ fn claims() -> Vec<Case> {
         ("claims-key-32", "a key of 32 bytes", vec![(&key, "x")]),
         ("claims-unicode-128", "128 bytes are 44 characters", vec![("a", &euro)]),
         ("claims-unicode-edges", "characters beside those that aren't allowed", vec![("a", edge)]),
+        ("claims-unicode-format", "characters beside format controls", vec![("a", format)]),
     ];
     let scene = |claims: Vec<(String, String)>| {
         Scene::new(&Spec { suite: 2, claims, ..Spec::default() }, Wrap::DeviceKey)
@@ -138,7 +155,14 @@ fn terms() -> Vec<Case> {
             scene.device.floor = Some(super::Number(stored));
             open(name, "the higher floor is stored", scene);
         }
-        for id in ["A", "-", "abcdefghijklmnopqrstuvwxyzABCDEF", "GHIJKLMNOPQRSTUVWXYZ0123456789._"] {
+        for id in [
+            "A",
+            "9",
+            "z..",
+            "0-_.",
+            "123e4567-e89b-12d3-a456-426614174000",
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._",
+        ] {
             let mut scene = scene.clone().terms(id, 7, None);
             scene.device.id = id.into();
             open(

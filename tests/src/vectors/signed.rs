@@ -337,6 +337,17 @@ fn keys() -> Vec<Case> {
             cases.push(case);
         }
     }
+    for (name, key) in [
+        ("top-bit", "0900000000000000000000000000000000000000000000000000000000000080"),
+        ("p-plus-9", "f6ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+        ("p-plus-18", "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+        ("all-ones", "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"),
+    ] {
+        let comment = "a second encoding of a key, by which it could be enrolled twice";
+        let mut case = Case::new(format!("x25519-second-{name}"), comment, "check-x25519");
+        case.key = Some(key.into());
+        cases.push(case.refused("grant", 319));
+    }
     cases
 }
 
