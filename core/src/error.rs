@@ -14,7 +14,7 @@ pub enum Error {
     Extended = 302,
     /// The manifest's length isn't within 1 ..= 1024.
     ManifestLength = 303,
-    /// The envelope's length isn't 64 * (1 + slots) with 1 ..= 16 slots.
+    /// The envelope's length isn't 64 + 128 * slots with 1 ..= 16 slots.
     EnvelopeLength = 304,
     /// The manifest isn't the canonical postcard encoding of a manifest.
     ManifestEncoding = 305,
@@ -29,7 +29,7 @@ pub enum Error {
     /// The model's length isn't within 1 ..= 2^48.
     Length = 310,
     /// The claims break a rule: keys out of order or badly spelt, or a value that is too long
-    /// or has control characters.
+    /// or has control characters or format controls.
     Claims = 311,
     /// A byte between index and payload isn't zero.
     Padding = 312,
@@ -37,7 +37,7 @@ pub enum Error {
     GrantLength = 313,
     /// The grant isn't the canonical postcard encoding of a grant.
     GrantEncoding = 314,
-    /// The device id isn't 1 ..= 32 bytes of `[A-Za-z0-9._-]`.
+    /// The device id isn't 1 ..= 64 bytes of `[A-Za-z0-9._-]`, or its first isn't a letter or digit.
     DeviceId = 315,
     /// `not_before` isn't before `not_after`.
     Validity = 316,
@@ -96,6 +96,8 @@ pub enum Error {
     UnknownVersion = 702,
     /// The suite isn't one that this reader was built for.
     UnknownSuite = 703,
+    /// The key slots are of 64 bytes, as they were before the first release.
+    OldSlots = 704,
 }
 
 /// What kind of failure it was. The number is the exit code of every program.
@@ -114,7 +116,7 @@ pub enum Class {
 
 impl Error {
     /// Every variant, by number.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::Truncated,
         Self::Extended,
         Self::ManifestLength,
@@ -157,6 +159,7 @@ impl Error {
         Self::ForeignMagic,
         Self::UnknownVersion,
         Self::UnknownSuite,
+        Self::OldSlots,
     ];
 
     /// The stable number.
@@ -195,7 +198,9 @@ impl Error {
             Self::Padding => ("Padding", "the padding isn't zero"),
             Self::GrantLength => ("GrantLength", "the grant's length is out of bounds"),
             Self::GrantEncoding => ("GrantEncoding", "the grant is malformed"),
-            Self::DeviceId => ("DeviceId", "the device id isn't 1 to 32 of A-Z a-z 0-9 . _ -"),
+            Self::DeviceId => {
+                ("DeviceId", "the device id isn't 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit")
+            }
             Self::Validity => ("Validity", "the validity ends before it begins"),
             Self::GrantForm => ("GrantForm", "the grant's signature doesn't fit its wrapping"),
             Self::GrantPath => ("GrantPath", "the grant's path has stray bits"),
@@ -223,6 +228,7 @@ impl Error {
             Self::ForeignMagic => ("ForeignMagic", "it isn't a modelseal file"),
             Self::UnknownVersion => ("UnknownVersion", "its format version is unknown"),
             Self::UnknownSuite => ("UnknownSuite", "its suite is unknown or not built in"),
+            Self::OldSlots => ("OldSlots", "its key slots are from before the first release"),
         }
     }
 }

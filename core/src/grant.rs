@@ -31,7 +31,11 @@ pub const GRANT_PREFIX_LEN: usize = 12;
 /// Most siblings on the path from a grant to the signed root.
 pub const SIBLINGS_MAX: usize = 16;
 
-/// The name of a device (2): 1 ..= 32 bytes of `[A-Za-z0-9._-]`.
+/// Longest device id in bytes.
+pub const DEVICE_ID_MAX: usize = 64;
+
+/// The name of a device (2): 1 ..= 64 bytes of `[A-Za-z0-9._-]`, the first a letter or digit, so that no id reads as an
+/// option, a hidden file or a folder above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceId<'a>(&'a str);
@@ -40,8 +44,9 @@ impl<'a> DeviceId<'a> {
     /// Checks the bounds.
     #[inline(never)]
     pub fn new(id: &'a str) -> Result<Self, Error> {
+        let begins = id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         let spelt = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if (1..=32).contains(&id.len()) && spelt { Ok(Self(id)) } else { Err(Error::DeviceId) }
+        if begins && spelt && id.len() <= DEVICE_ID_MAX { Ok(Self(id)) } else { Err(Error::DeviceId) }
     }
 
     /// The id.
@@ -412,9 +417,13 @@ pub fn wrap_for_x25519(
     })
 }
 
-/// Refuses public keys that no grant could be wrapped for (6.4): those of small order parse, and fail on use.
+/// Refuses public keys that no grant could be wrapped for (6.4): those of small order parse, and fail on use. And refuses
+/// a second encoding of a key, which would be taken for another device's.
 #[cfg(feature = "x25519")]
 pub fn check_x25519(public: &[u8; 32], rng: &mut impl CryptoRng) -> Result<(), Error> {
+    if !x25519::is_canonical(public) {
+        return Err(Error::Key);
+    }
     x25519::try_encapsulate(public, rng)
 }
 
@@ -431,7 +440,7 @@ impl UnsignedGrant {
     }
 }
 
-const TERMS_MAX: usize = 1 + 32 + (1 + 32) + 10 + (1 + 10 + 10);
+const TERMS_MAX: usize = 1 + 32 + (1 + DEVICE_ID_MAX) + 10 + (1 + 10 + 10);
 const WRAPPING_MAX: usize = 1 + 32 + 32 + TAG_LEN;
 const PATH_MAX: usize = 1 + 64 + 1 + 32 * SIBLINGS_MAX + 3;
 const _: () = assert!(GRANT_PREFIX_LEN + TERMS_MAX + WRAPPING_MAX + PATH_MAX <= GRANT_MAX);

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::Error;
-use crate::grant::DeviceId;
+use crate::grant::{DEVICE_ID_MAX, DeviceId};
 use crate::sealed::ModelId;
 
 /// What the publisher signs under: this, then bytes 0 .. 16+M of the sealed model (4.5).
@@ -187,7 +187,7 @@ pub enum Secret {
 }
 
 /// Number of bytes that [`fleet_block`] writes at most.
-pub const FLEET_BLOCK_LEN: usize = 4 + DEVICE.len() + 32 + 4;
+pub const FLEET_BLOCK_LEN: usize = 4 + DEVICE.len() + DEVICE_ID_MAX + 4;
 
 /// (3.3) Block `counter` (1, 2) of the fixed input of SP 800-108r1 in counter mode, of which a vault takes
 /// the AES-256-CMAC under its fleet key; the two results make the device key.
@@ -196,7 +196,7 @@ pub const FLEET_BLOCK_LEN: usize = 4 + DEVICE.len() + 32 + 4;
 pub fn fleet_block(counter: u32, device: DeviceId<'_>) -> heapless::Vec<u8, FLEET_BLOCK_LEN> {
     let counter = counter.to_be_bytes();
     let length = 256u32.to_be_bytes();
-    // `collect` can't overflow: a device id has at most 32 bytes.
+    // `collect` can't overflow: a device id has at most `DEVICE_ID_MAX` bytes.
     [&counter, DEVICE, device.as_str().as_bytes(), &length].into_iter().flatten().copied().collect()
 }
 

@@ -19,8 +19,10 @@
 //! - [`error`]: every way in which reading can fail
 //! - [`keys`]: the secrets, every label and derivation
 //! - `strict`: reads the canonical encoding and no other
+//! - [`text`]: characters that aren't seen
 //! - [`manifest`]: what is sealed
 //! - [`sealed`]: the layout of a sealed model
+//! - `envelope`: its signature and key slots
 //! - [`chunk`]: the AEAD of the payload
 //! - `tree`: the root over the payload
 //! - [`sign`]: publisher signatures
@@ -35,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chunk;
+mod envelope;
 pub mod error;
 pub mod grant;
 pub mod keys;
@@ -45,6 +48,7 @@ pub mod seal;
 pub mod sealed;
 pub mod sign;
 mod strict;
+pub mod text;
 mod tree;
 pub mod wipe;
 #[cfg(all(

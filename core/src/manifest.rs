@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::strict::Reader;
+use crate::text::is_invisible;
 
 /// Longest encoded manifest in bytes.
 pub const MANIFEST_MAX: usize = 1024;
@@ -54,7 +55,7 @@ impl TryFrom<u8> for Suite {
 pub struct Claim<'a> {
     /// 1 ..= 32 bytes of `[a-z0-9._-]`.
     pub key: &'a str,
-    /// At most 128 bytes of UTF-8 without control characters.
+    /// At most 128 bytes of UTF-8 without [control characters or format controls](crate::text::is_invisible).
     pub value: &'a str,
 }
 
@@ -184,37 +185,10 @@ fn read_claims<'a>(reader: &mut Reader<'a>) -> Option<Claims<'a>> {
     Some(claims)
 }
 
-/// (4.2) Keys are names and strictly ascending, values at most 128 bytes without control characters.
+/// (4.2) Keys are names and strictly ascending, values at most 128 bytes of what is seen.
 fn claims_hold(claims: &[Claim<'_>]) -> bool {
     let holds = |claim: &Claim<'_>| {
-        is_name(claim.key, 32) && claim.value.len() <= 128 && !has_control_characters(claim.value)
+        is_name(claim.key, 32) && claim.value.len() <= 128 && !claim.value.chars().any(is_invisible)
     };
     claims.iter().all(holds) && claims.is_sorted_by(|a, b| a.key.bytes().lt(b.key.bytes()))
-}
-
-/// U+0000 ..= U+001F, U+007F, and U+0080 ..= U+009F, whose encodings begin with C2. Byte by byte, for there is nothing
-/// to decode.
-fn has_control_characters(text: &str) -> bool {
-    let mut before = 0;
-    text.bytes().any(|byte| {
-        let first = core::mem::replace(&mut before, byte);
-        byte < 0x20 || byte == 0x7f || first == 0xc2 && byte < 0xa0
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_those_of_unicode() {
-        // Miri is slow.
-        let last = if cfg!(miri) { '\u{ff}' } else { char::MAX };
-        for char in '\0'..=last {
-            let mut buffer = [0; 8];
-            let text = char.encode_utf8(&mut buffer);
-            assert_eq!(has_control_characters(text), char.is_control(), "{char:?}");
-        }
-        assert!(has_control_characters("\u{e4}\u{85}") && !has_control_characters("\u{c2}\u{a0}\u{20ac}"));
-    }
 }

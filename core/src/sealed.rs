@@ -5,9 +5,9 @@
 //! 0         8                magic 89 4D 53 45 41 4C 1A 0A
 //! 8         2                format version = 1
 //! 10        2                manifest length M            1 ..= 1024
-//! 12        4                envelope length E            64 * (1 + slots), slots 1 ..= 16
+//! 12        4                envelope length E            64 + 128 * slots, slots 1 ..= 16
 //! 16        M                manifest
-//! 16+M      E                envelope: signature[64], slots[64 each]
+//! 16+M      E                envelope: signature[64], slots[128 each]
 //! 16+M+E    48 * chunks      index: tag[16] || chaining value[32] of each chunk
 //! …         to alignment     zeros
 //! P         model length     payload: ciphertext, at the plaintext's offsets
@@ -17,10 +17,13 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::envelope::{
+    ENVELOPE_MAX, Envelope, Held, SLOT_LEN, SLOTS_DEFAULT, SLOTS_MAX, Slot, SlotNonce,
+};
 use crate::error::Error;
-use crate::keys::{MANIFEST, NONCE_LEN, TAG_LEN};
+use crate::keys::{MANIFEST, TAG_LEN};
 use crate::manifest::{MANIFEST_MAX, Manifest, Subject, subject_bytes};
-use crate::sign::{Publisher, Signature, Verified};
+use crate::sign::{Publisher, SIGNATURE_LEN, Signature, Verified};
 use crate::strict::Reader;
 
 /// First bytes of a sealed model.
@@ -31,19 +34,14 @@ pub const FORMAT_VERSION: u16 = 1;
 pub const PREFIX_LEN: usize = 16;
 /// Longest prefix and manifest together, in bytes: what a reader keeps in memory of its own.
 pub const HEADER_MAX: usize = PREFIX_LEN + MANIFEST_MAX;
-/// Length of one key slot, and of the signature before the slots, in bytes.
-pub const SLOT_LEN: usize = 64;
-const SLOT: u32 = 64;
-/// Longest envelope in bytes.
-pub const ENVELOPE_MAX: usize = SLOT_LEN * (1 + SLOTS_MAX as usize);
-/// Number of key slots unless the sealer says otherwise.
-pub const SLOTS_DEFAULT: u8 = 4;
-/// Most key slots.
-pub const SLOTS_MAX: u8 = 16;
+const SLOT: u32 = SLOT_LEN as u32;
+const ENVELOPE_MIN: u32 = SIGNATURE_LEN as u32 + SLOT;
+const ENVELOPE_LONGEST: u32 = ENVELOPE_MAX as u32;
+/// Before the first release, 1 ..= 16 slots had 64 bytes. The lengths that an odd number of them gave are no lengths now.
+const OLD_MIN: u32 = 64 * (1 + 1);
+const OLD_LONGEST: u32 = 64 * (1 + 15);
 /// Length of one index entry in bytes.
 pub const ENTRY_LEN: usize = TAG_LEN + 32;
-
-const _: () = assert!(4 + NONCE_LEN + 32 + TAG_LEN == SLOT_LEN && SLOT as usize == SLOT_LEN);
 
 /// BLAKE3 of the signed bytes (4.5): the name by which grants and logs know a sealed model. Holding one
 /// proves nothing about the model; it was computed from whatever manifest was in hand.
@@ -100,11 +98,13 @@ impl Prefix {
         if !(1..=MANIFEST_MAX).contains(&manifest_len.into()) {
             return Err(Error::ManifestLength);
         }
-        let slots = (envelope_len / SLOT).checked_sub(1).ok_or(Error::EnvelopeLength)?;
-        if !envelope_len.is_multiple_of(SLOT) || !(1..=SLOTS_MAX.into()).contains(&slots) {
-            return Err(Error::EnvelopeLength);
+        match envelope_len {
+            ENVELOPE_MIN..=ENVELOPE_LONGEST if envelope_len % SLOT == ENVELOPE_MIN % SLOT => {
+                Ok(Self { manifest_len, envelope_len })
+            }
+            OLD_MIN..=OLD_LONGEST if envelope_len % SLOT == 0 => Err(Error::OldSlots),
+            _ => Err(Error::EnvelopeLength),
         }
-        Ok(Self { manifest_len, envelope_len })
     }
 
     fn encode(self) -> [u8; PREFIX_LEN] {
@@ -248,7 +248,8 @@ impl Layout {
 
     /// Where key slot `i` begins (4.3); `None` beyond the last. A slot is [`SLOT_LEN`] bytes, written alone.
     pub fn slot(&self, i: usize) -> Option<u64> {
-        let before = u64::try_from(i).ok()?.checked_add(1)?.checked_mul(SLOT_LEN as u64)?;
+        let before =
+            u64::try_from(i).ok()?.checked_mul(SLOT_LEN as u64)?.checked_add(SIGNATURE_LEN as u64)?;
         self.envelope.checked_add(before).filter(|offset| *offset < self.index)
     }
 
@@ -263,7 +264,7 @@ impl Layout {
 
 fn prefix_of(manifest_len: usize, slots: u8) -> Result<Prefix, Error> {
     let manifest_len = u16::try_from(manifest_len).map_err(|_| Error::ManifestLength)?;
-    Prefix::new(manifest_len, SLOT * (1 + u32::from(slots)))
+    Prefix::new(manifest_len, SIGNATURE_LEN as u32 + SLOT * u32::from(slots))
 }
 
 /// What the index holds of one chunk (4.4): `tag[16] || chaining value[32]`.
@@ -292,114 +293,5 @@ impl Entry {
         tag.copy_from_slice(&self.tag);
         value.copy_from_slice(&self.chaining_value);
         bytes
-    }
-}
-
-/// A content key under one version of a vault's master key (3.5, 4.3): AES-256-GCM with the additional data
-/// of [`content_key_aad`](crate::keys::content_key_aad).
-///
-/// `slot = U32(master key version) || nonce[12] || ciphertext[32] || tag[16]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// Version of the master key, from 1.
-    pub version: u32,
-    /// Random.
-    pub nonce: [u8; NONCE_LEN],
-    /// The content key, encrypted.
-    pub ciphertext: [u8; 32],
-    /// The AEAD tag.
-    pub tag: [u8; TAG_LEN],
-}
-
-impl Slot {
-    /// What clears a slot.
-    pub const EMPTY: [u8; SLOT_LEN] = [0; SLOT_LEN];
-
-    /// Reads a slot; `None` where it is empty, which version 0 alone says: a slot half cleared is empty.
-    fn parse(bytes: &[u8; SLOT_LEN]) -> Option<Self> {
-        let (version, rest) = bytes.split_first_chunk()?;
-        let (nonce, rest) = rest.split_first_chunk()?;
-        let (ciphertext, rest) = rest.split_first_chunk()?;
-        let (tag, _) = rest.split_first_chunk()?;
-        let version = u32::from_le_bytes(*version);
-        (version != 0).then_some(Self { version, nonce: *nonce, ciphertext: *ciphertext, tag: *tag })
-    }
-
-    /// Writes the slot, for [`Layout::slot`].
-    pub fn encode(&self) -> [u8; SLOT_LEN] {
-        let mut bytes = Self::EMPTY;
-        let parts =
-            self.version.to_le_bytes().into_iter().chain(self.nonce).chain(self.ciphertext).chain(self.tag);
-        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
-        bytes
-    }
-}
-
-/// The signature and the key slots (4.3). It holds nothing that the signature must cover.
-///
-/// `envelope = signature[64] || slot || slot || …`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
-    signature: Signature,
-    slots: heapless::Vec<Option<Slot>, { SLOTS_MAX as usize }>,
-}
-
-impl Envelope {
-    /// Reads an envelope of the length that the prefix gave.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let (signature, slots) = bytes.split_first_chunk().ok_or(Error::Truncated)?;
-        let (slots, []) = slots.as_chunks() else { return Err(Error::EnvelopeLength) };
-        if slots.is_empty() || slots.len() > usize::from(SLOTS_MAX) {
-            return Err(Error::EnvelopeLength);
-        }
-        Ok(Self {
-            signature: Signature::from_bytes(signature),
-            slots: slots.iter().map(Slot::parse).collect(),
-        })
-    }
-
-    /// A new envelope with one slot used of `slots`.
-    pub fn new(signature: Signature, slot: Slot, slots: u8) -> Result<Self, Error> {
-        if !(1..=SLOTS_MAX).contains(&slots) || slot.version == 0 {
-            return Err(Error::EnvelopeLength);
-        }
-        let empty = core::iter::repeat_n(None, usize::from(slots) - 1);
-        Ok(Self { signature, slots: core::iter::once(Some(slot)).chain(empty).collect() })
-    }
-
-    /// Writes the envelope.
-    pub fn encode(&self) -> heapless::Vec<u8, ENVELOPE_MAX> {
-        let mut bytes: heapless::Vec<u8, ENVELOPE_MAX> = self.signature.to_bytes().into_iter().collect();
-        for slot in &self.slots {
-            match slot {
-                Some(slot) => bytes.extend(slot.encode()),
-                None => bytes.extend(Slot::EMPTY),
-            }
-        }
-        bytes
-    }
-
-    /// The publisher's signature over the header.
-    pub fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    /// The slots in use.
-    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().flatten()
-    }
-
-    /// The slots in use, each with its number for [`Layout::slot`].
-    ///
-    /// After a change of master key, the content key goes into the [free slot](Self::free_slot); only once that is
-    /// stored durably is the old one overwritten with [`Slot::EMPTY`]. A torn write then spoils at most the slot
-    /// that was being written, and one that opens is always there.
-    pub fn numbered_slots(&self) -> impl Iterator<Item = (usize, &Slot)> {
-        self.slots.iter().enumerate().filter_map(|(i, slot)| Some((i, slot.as_ref()?)))
-    }
-
-    /// The number of the first slot that isn't in use.
-    pub fn free_slot(&self) -> Option<usize> {
-        self.slots.iter().position(Option::is_none)
     }
 }

@@ -21,6 +21,13 @@ pub(crate) fn public(secret: &X25519Secret) -> Result<[u8; 32], Error> {
     Ok(public)
 }
 
+/// (6.4) Whether it is below 2^255 - 19, in little-endian order. X25519 itself ignores the highest bit and reduces the
+/// rest (RFC 7748, section 5), so that one key has several encodings.
+pub(crate) fn is_canonical(public: &[u8; 32]) -> bool {
+    let [first, middle @ .., last] = public;
+    *last < 0x7f || *last == 0x7f && (*first < 0xed || middle.iter().any(|byte| *byte != 0xff))
+}
+
 /// (6.4) Fails for a key of small order, whose X25519 result is 32 zero bytes.
 pub(crate) fn try_encapsulate(public: &[u8; 32], rng: &mut impl CryptoRng) -> Result<(), Error> {
     let public = <X25519 as Kem>::PublicKey::from_bytes(public).map_err(|_| Error::Key)?;

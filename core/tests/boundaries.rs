@@ -170,20 +170,26 @@ fn prefix(manifest: u16, envelope: u32) -> Result<Prefix, Error> {
 #[test]
 fn the_prefix() {
     for (manifest, header) in [(1, 17), (256, 272), (1023, 1039), (1024, 1040)] {
-        assert_eq!(prefix(manifest, 128).unwrap().header_len(), header);
+        assert_eq!(prefix(manifest, 192).unwrap().header_len(), header);
     }
     for slots in 1..=16 {
-        assert_eq!(prefix(9, 64 * (1 + slots)).unwrap().envelope_len(), 64 * (1 + slots as usize));
+        assert_eq!(prefix(9, 64 + 128 * slots).unwrap().envelope_len(), 64 + 128 * slots as usize);
     }
     for manifest in [0, 1025, 1026, u16::MAX] {
-        refused(prefix(manifest, 128), Error::ManifestLength);
+        refused(prefix(manifest, 192), Error::ManifestLength);
     }
-    for envelope in [0, 1, 63, 64, 65, 127, 129, 160, 191, 1087, 1089, 1152, 1 << 31, u32::MAX] {
+    for envelope in
+        [0, 1, 63, 64, 65, 127, 129, 160, 191, 193, 1025, 1152, 2111, 2113, 2176, 2240, 1 << 31, u32::MAX]
+    {
         refused(prefix(9, envelope), Error::EnvelopeLength);
+    }
+    // 1, 3, …, 15 slots of before.
+    for slots in (1..16).step_by(2) {
+        refused(prefix(9, 64 * (1 + slots)), Error::OldSlots);
     }
     // The manifest's length is checked first.
     refused(prefix(0, 0), Error::ManifestLength);
-    assert_eq!((PREFIX_LEN, HEADER_MAX, SLOT_LEN, ENVELOPE_MAX, ENTRY_LEN), (16, 1040, 64, 1088, 48));
+    assert_eq!((PREFIX_LEN, HEADER_MAX, SLOT_LEN, ENVELOPE_MAX, ENTRY_LEN), (16, 1040, 128, 2112, 48));
 }
 
 #[test]
@@ -206,28 +212,28 @@ fn the_layout() {
     // The manifest: 3 + (1 + 9) + 1 + (1 + 6) + 2 + 1 + 1 + 64 = 89.
     let layout = Layout {
         envelope: 105,
-        index: 233,
-        padding: 377,
-        payload: 384,
+        index: 297,
+        padding: 441,
+        payload: 448,
         length: 2500,
-        end: 2884,
+        end: 2948,
         chunks: 3,
         chunk_size: 1024,
     };
     assert_eq!(of(2500, 10, 4, "wake-word", 1), layout);
     assert_eq!(seal(subject(), 1).header().layout(), layout);
     // Seven bytes more of a line, and there is nothing to pad.
-    let full = Layout { envelope: 112, index: 240, padding: 384, ..layout };
+    let full = Layout { envelope: 112, index: 304, padding: 448, ..layout };
     assert_eq!(of(2500, 10, 4, "wake-word.longer", 1), full);
     // One byte more, and there are 15 zeros.
-    let padded = Layout { envelope: 113, index: 241, padding: 385, payload: 400, end: 2900, ..layout };
+    let padded = Layout { envelope: 113, index: 305, padding: 449, payload: 464, end: 2964, ..layout };
     assert_eq!(of(2500, 10, 4, "wake-word.longer.", 1), padded);
     let aligned = Layout { payload: 65536, end: 65536 + 2500, ..layout };
     assert_eq!(of(2500, 10, 16, "wake-word", 1), aligned);
     let largest = Layout {
         envelope: 110,
-        index: 1198,
-        padding: 13_194_139_534_510,
+        index: 2222,
+        padding: 13_194_139_535_534,
         payload: 13_194_139_598_848,
         length: 1 << 48,
         end: 294_669_116_309_504,
@@ -276,10 +282,11 @@ fn the_place_of_a_slot() {
     for slots in [1, 2, 15, 16] {
         let layout = Layout::of(&subject(), slots).unwrap();
         for i in 0..usize::from(slots) {
-            assert_eq!(layout.slot(i), Some(layout.envelope + 64 + 64 * i as u64));
+            assert_eq!(layout.slot(i), Some(layout.envelope + 64 + 128 * i as u64));
         }
-        assert_eq!(layout.slot(usize::from(slots) - 1), Some(layout.index - 64));
-        for i in [usize::from(slots), 17, usize::MAX / 64 - 1, usize::MAX / 64, usize::MAX - 1, usize::MAX] {
+        assert_eq!(layout.slot(usize::from(slots) - 1), Some(layout.index - 128));
+        for i in [usize::from(slots), 17, usize::MAX / 128 - 1, usize::MAX / 128, usize::MAX - 1, usize::MAX]
+        {
             assert_eq!(layout.slot(i), None, "{i} of {slots}");
         }
     }
@@ -297,39 +304,133 @@ fn entries_and_slots_are_their_fields_in_order() {
     assert_eq!(entry, Entry { tag: counting(1), chaining_value: counting(17) });
     assert_eq!(entry.encode(), bytes);
 
-    let slot = Slot { version: 0x0403_0201, nonce: counting(5), ciphertext: counting(17), tag: counting(49) };
-    let bytes: [u8; SLOT_LEN] = counting(1);
-    assert_eq!(slot.encode(), bytes);
-    assert_eq!(Slot::EMPTY, [0; 64]);
-    let empty = [&[0; 4][..], &[0xff; 60]].concat();
-    let envelope = [&[0xee; 64][..], &empty, &bytes, &[0; 64], &bytes].concat();
+    let slot = slot(&counting::<12>(9));
+    let bytes = [&[1, 2, 3, 4, 1, 60, 0, 0][..], &counting::<60>(9), &[0; 60]].concat();
+    assert_eq!(slot.encode(), *bytes);
+    assert_eq!(Slot::EMPTY, [0; 128]);
+    let empty = [&[0; 4][..], &[0xff; 124]].concat();
+    let envelope = [&[0xee; 64][..], &empty, &bytes, &[0; 128], &bytes].concat();
     let parsed = Envelope::parse(&envelope).unwrap();
     assert_eq!(parsed.signature().to_bytes(), [0xee; 64]);
-    assert_eq!(parsed.slots().collect::<Vec<_>>(), [&slot, &slot]);
-    assert_eq!(parsed.numbered_slots().collect::<Vec<_>>(), [(1, &slot), (3, &slot)]);
+    assert_eq!(parsed.slots().collect::<Vec<_>>(), [slot, slot]);
+    assert_eq!(parsed.numbered_slots().collect::<Vec<_>>(), [(1, slot), (3, slot)]);
     assert_eq!(parsed.free_slot(), Some(0));
     // Written again, what is empty is zeros.
-    assert_eq!(*parsed.encode(), [&[0xee; 64][..], &[0; 64], &bytes, &[0; 64], &bytes].concat());
+    assert_eq!(*parsed.encode(), [&[0xee; 64][..], &[0; 128], &bytes, &[0; 128], &bytes].concat());
     let full = Envelope::parse(&[&[0; 64][..], &bytes, &bytes].concat()).unwrap();
     assert_eq!(full.free_slot(), None);
     // Any version but 0 is one.
     for version in [1, 1 << 8, 1 << 16, 1 << 24, u32::MAX] {
         let slot = Slot { version, ..slot };
-        assert_eq!(
-            Envelope::parse(&[&[0; 64][..], &slot.encode()].concat()).unwrap().slots().next(),
-            Some(&slot)
-        );
+        assert_eq!(held(&slot.encode()), Some(Held::Key(slot)));
+    }
+}
+
+/// Its fields count on from 9.
+fn slot(nonce: &[u8]) -> Slot {
+    let after = 9 + nonce.len() as u8;
+    let nonce = SlotNonce::new(nonce).unwrap();
+    Slot { version: 0x0403_0201, nonce, ciphertext: counting(after), tag: counting(after + 32) }
+}
+
+/// What a slot holds beside a good one, which is always found; and it is written again as it was.
+fn held(bytes: &[u8]) -> Option<Held> {
+    let good = slot(&[7; 12]);
+    let envelope = [&[0xee; 64][..], bytes, &good.encode()].concat();
+    let parsed = Envelope::parse(&envelope).unwrap();
+    assert_eq!(parsed.numbered_slots().last(), Some((1, good)));
+    let mut held: Vec<_> = parsed.held().collect();
+    assert_eq!(held.pop(), Some((1, Held::Key(good))));
+    assert_eq!(parsed.free_slot(), held.is_empty().then_some(0));
+    assert!(held.is_empty() || *parsed.encode() == envelope);
+    held.pop().map(|(_, held)| held)
+}
+
+#[test]
+fn nonces_of_12_to_16_bytes() {
+    for len in 12..=16 {
+        let slot = slot(&counting::<16>(9)[..len]);
+        let bytes = slot.encode();
+        assert_eq!(bytes[..8], [1, 2, 3, 4, 1, 48 + len as u8, 0, 0]);
+        assert_eq!(bytes[8..56 + len], counting::<64>(9)[..48 + len]);
+        assert!(bytes[56 + len..].iter().all(|byte| *byte == 0));
+        assert_eq!(held(&bytes), Some(Held::Key(slot)));
+        assert_eq!(slot.nonce.as_bytes(), &counting::<16>(9)[..len]);
+    }
+    for len in [0, 1, 11, 17, 255, 256 + 12] {
+        assert_eq!(SlotNonce::new(&vec![1; len]), None);
+    }
+}
+
+/// Each rule of section 4.3 on what isn't a slot of kind 1.
+#[test]
+fn what_a_slot_holds() {
+    let good = slot(&[7; 12]).encode();
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good;
+        bytes[at] = byte;
+        held(&bytes)
+    };
+    let spoiled = Some(Held::Spoiled { version: 0x0403_0201 });
+    assert_eq!(with(4, 0), spoiled, "kind 0");
+    for length in (0..=255).filter(|length| *length != 60) {
+        // Longer, it takes in a nonce of zeros, and the good one's end is part of it.
+        let fits = (61..=64).contains(&length);
+        assert_eq!(matches!(with(5, length), Some(Held::Key(_))), fits, "{length}");
+        assert!(fits || with(5, length) == spoiled, "{length}");
+    }
+    for at in [6, 7, 68, 100, 127] {
+        assert_eq!(with(at, 1), spoiled, "{at}");
+    }
+    let foreign = |kind, length: u8, filled: usize| {
+        let front = [&[1, 2, 3, 4, kind, length, 0, 0][..], &vec![0xa5; filled]].concat();
+        let mut bytes = [0; SLOT_LEN];
+        bytes[..front.len()].copy_from_slice(&front);
+        held(&bytes)
+    };
+    for kind in [2, 3, 255] {
+        for length in [0, 1, 60, 113, 120] {
+            let expected = Some(Held::Foreign { version: 0x0403_0201, kind });
+            assert_eq!(foreign(kind, length, length.into()), expected, "{kind} {length}");
+            assert_eq!(expected.unwrap().version(), 0x0403_0201);
+        }
+        assert_eq!(foreign(kind, 60, 61), spoiled);
+        assert_eq!(foreign(kind, 121, 120), spoiled);
+        assert_eq!(foreign(kind, 255, 120), spoiled);
+    }
+}
+
+/// A slot of 64 bytes had the first byte of its nonce where a kind is now.
+#[test]
+fn slots_of_before_are_named() {
+    let unopened = |slots: &[[u8; SLOT_LEN]]| {
+        Envelope::parse(&[&[0; 64][..], slots.as_flattened()].concat()).unwrap().unopened()
+    };
+    let mut old = [0; SLOT_LEN];
+    old[..64].copy_from_slice(&counting::<64>(1));
+    let good = slot(&[7; 12]).encode();
+    let (mut cleared, mut torn) = (old, good);
+    cleared[..4].fill(0);
+    torn[30..].fill(0);
+    refused::<()>(Err(unopened(&[good, old])), Error::OldSlots);
+    for slots in [&[good][..], &[torn, Slot::EMPTY], &[cleared, good]] {
+        assert_eq!(unopened(slots), Error::KeySlot);
+    }
+    for at in [6, 7] {
+        let mut bytes = good;
+        bytes[at] = 1;
+        assert_eq!(unopened(&[Slot::EMPTY, bytes]), Error::OldSlots, "{at}");
     }
 }
 
 #[test]
 fn the_envelope() {
     let signature = Signature::from_bytes(&counting(1));
-    let slot = Slot { version: 1, nonce: [2; 12], ciphertext: [3; 32], tag: [4; 16] };
+    let slot = Slot { version: 1, nonce: [2; 12].into(), ciphertext: [3; 32], tag: [4; 16] };
     for slots in [1, 2, 16] {
         let envelope = Envelope::new(signature, slot, slots).unwrap();
         let bytes = envelope.encode();
-        let rest = vec![0; 64 * (usize::from(slots) - 1)];
+        let rest = vec![0; 128 * (usize::from(slots) - 1)];
         assert_eq!(*bytes, [&counting::<64>(1)[..], &slot.encode(), &rest].concat());
         assert_eq!(Envelope::parse(&bytes).unwrap(), envelope);
         assert_eq!(envelope.free_slot(), (slots > 1).then_some(1));
@@ -339,10 +440,10 @@ fn the_envelope() {
     }
     refused(Envelope::new(signature, Slot { version: 0, ..slot }, 1), Error::EnvelopeLength);
     refused(Envelope::parse(&[0; 63]), Error::Truncated);
-    for length in [64, 65, 127, 129, 64 * 17 - 1, 64 * 17 + 1, 64 * 18] {
+    for length in [64, 65, 128, 191, 193, 2111, 2113, 64 + 128 * 17] {
         refused(Envelope::parse(&vec![0; length]), Error::EnvelopeLength);
     }
-    for length in [128, 192, 64 * 17] {
+    for length in [192, 320, 64 + 128 * 16] {
         assert!(Envelope::parse(&vec![0; length]).is_ok(), "{length}");
     }
 }
@@ -403,9 +504,11 @@ fn the_characters_of_names() {
         assert_eq!(Subject { line: &text, ..subject() }.check().is_ok(), lower, "{code:#x}");
         assert_eq!(Subject { kind: &text, ..subject() }.check().is_ok(), lower, "{code:#x}");
         assert_eq!(claim(&text, "").is_ok(), lower, "{code:#x}");
-        assert_eq!(DeviceId::new(&text).is_ok(), lower || code.is_ascii_uppercase(), "{code:#x}");
-        // In a value, it is the control characters that aren't allowed.
-        let control = code < 0x20 || (0x7f..0xa0).contains(&code);
+        let of_id = lower || code.is_ascii_uppercase();
+        assert_eq!(DeviceId::new(&format!("a{text}")).is_ok(), of_id, "{code:#x}");
+        assert_eq!(DeviceId::new(&text).is_ok(), of_id && code.is_ascii_alphanumeric(), "{code:#x}");
+        // In a value, it is the control characters that aren't allowed, and the soft hyphen.
+        let control = code < 0x20 || (0x7f..0xa0).contains(&code) || code == 0xad;
         assert_eq!(claim("a", &text).is_err(), control, "{code:#x}");
     }
 }
@@ -492,14 +595,14 @@ fn suites() {
 
 #[test]
 fn a_device_id() {
-    let long = "a".repeat(33);
+    let long = "a".repeat(65);
     assert_eq!(DeviceId::new(&long[..1]).unwrap().as_str(), "a");
-    assert_eq!(DeviceId::new(&long[..32]).unwrap().as_str(), &long[..32]);
+    assert_eq!(DeviceId::new(&long[..64]).unwrap().as_str(), &long[..64]);
     refused(DeviceId::new(""), Error::DeviceId);
     refused(DeviceId::new(&long), Error::DeviceId);
     // What is derived for the longest fits exactly.
-    let block = fleet_block(0x0102_0304, DeviceId::new(&long[..32]).unwrap());
-    assert_eq!(*block, [&[1, 2, 3, 4], &b"modelseal/v1/device\0"[..], &[b'a'; 32], &[0, 0, 1, 0]].concat());
+    let block = fleet_block(0x0102_0304, DeviceId::new(&long[..64]).unwrap());
+    assert_eq!(*block, [&[1, 2, 3, 4], &b"modelseal/v1/device\0"[..], &[b'a'; 64], &[0, 0, 1, 0]].concat());
     assert_eq!(block.len(), FLEET_BLOCK_LEN);
     let id: ModelId = postcard::from_bytes(&[3; 32]).unwrap();
     assert_eq!(content_key_aad(&id)[..], [&b"modelseal/v1/content-key\0"[..], &[3; 32]].concat());
@@ -562,24 +665,24 @@ fn unsigned_with(sealed: &Sealed, terms: &Terms<'_>) -> UnsignedGrant {
     wrap_for_x25519(&sealed.unwrapped(), terms, &public, &mut Sevens).unwrap()
 }
 
-/// The longest that this version makes: 12 + 97 of terms + 81 of wrapping, and what follows.
+/// The longest that this version makes: 12 + 129 of terms + 81 of wrapping, and what follows.
 #[test]
 #[cfg_attr(miri, ignore)]
 fn the_longest_grants() {
     let sealed = seal(Subject { version: u64::MAX, ..subject() }, 1);
-    let long = "a".repeat(32);
+    let long = "a".repeat(64);
     let mut terms = Terms::new(&sealed.unwrapped(), DeviceId::new(&long).unwrap());
     terms.validity = Some(Validity { not_before: u64::MAX - 1, not_after: u64::MAX });
     assert!(sealed.by_grant(&terms, Some(u64::MAX - 1), u64::MAX).is_ok());
     let key = DeviceKey::from_bytes(&[5; 32]);
     let shared = wrap_for_device_key(&sealed.unwrapped(), &terms, &key, &mut Sevens).unwrap();
-    assert_eq!(shared.len(), 12 + 97 + 81 + 1);
+    assert_eq!(shared.len(), 12 + 129 + 81 + 1);
     assert_eq!(Grant::parse(&shared).unwrap().signature(), None);
 
     let signature = Signature::from_bytes(&counting(1));
     let path = PathSignature { signature, siblings: [[2; 32]; 16].into_iter().collect(), sides: u16::MAX };
     let signed = unsigned_with(&sealed, &terms).sign(&path).unwrap();
-    assert_eq!(signed.len(), 12 + 97 + 81 + 1 + 64 + 1 + 512 + 3);
+    assert_eq!(signed.len(), 12 + 129 + 81 + 1 + 64 + 1 + 512 + 3);
     let parsed = Grant::parse(&signed).unwrap();
     assert_eq!((parsed.terms(), parsed.signature().as_ref()), (&terms, Some(&path)));
 }

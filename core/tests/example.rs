@@ -86,7 +86,7 @@ fn the_envelope_is_in_the_text() {
     let mut block = Block::new("publisher seed", signer().as_bytes());
     block.add("publisher key", signer().verifying_key().as_bytes());
     block.add("signature", &ed25519(&sealed.signed).to_bytes());
-    block.add("master key, version 1", &master_key()).add("slot nonce", &slot.nonce);
+    block.add("master key, version 1", &master_key()).add("slot nonce", slot.nonce.as_bytes());
     block.add("slot additional data", &slot_aad(&sealed));
     block.add("slot", &slot_bytes(&slot)).add("envelope", &envelope);
     block.add("BLAKE3 of the whole sealed model", blake3::hash(&file).as_bytes());
@@ -357,7 +357,7 @@ fn file(sealed: &Sealed, envelope: &[u8]) -> Vec<u8> {
 fn header(subject: &[u8], commitment: &[u8], root: &[u8; 32], slots: u32) -> Vec<u8> {
     let manifest_len = (subject.len() + 64) as u16;
     let prefix =
-        [&b"\x89MSEAL\x1a\n\x01\0"[..], &manifest_len.to_le_bytes(), &(64 * (1 + slots)).to_le_bytes()];
+        [&b"\x89MSEAL\x1a\n\x01\0"[..], &manifest_len.to_le_bytes(), &(64 + 128 * slots).to_le_bytes()];
     [&prefix.concat()[..], subject, commitment, root].concat()
 }
 
@@ -413,19 +413,20 @@ fn slot_aad(sealed: &Sealed) -> Vec<u8> {
 }
 
 fn slot(sealed: &Sealed) -> Slot {
-    let nonce = count(0x60);
+    let nonce: [u8; 12] = count(0x60);
     let (ciphertext, tag) = aes(&master_key(), &nonce, &slot_aad(sealed), &sealed.content);
-    Slot { version: 1, nonce, ciphertext: ciphertext.try_into().unwrap(), tag }
+    Slot { version: 1, nonce: nonce.into(), ciphertext: ciphertext.try_into().unwrap(), tag }
 }
 
 fn slot_bytes(slot: &Slot) -> Vec<u8> {
-    [&slot.version.to_le_bytes()[..], &slot.nonce, &slot.ciphertext, &slot.tag].concat()
+    let front = [&slot.version.to_le_bytes()[..], &[1, 60, 0, 0], slot.nonce.as_bytes()].concat();
+    [&front[..], &slot.ciphertext, &slot.tag, &[0; 60]].concat()
 }
 
 fn envelope(sealed: &Sealed, signature: Signature, slots: u8) -> Vec<u8> {
     let slot = slot(sealed);
     let mut bytes = [&signature.to_bytes()[..], &slot_bytes(&slot)].concat();
-    bytes.resize(64 * (1 + usize::from(slots)), 0);
+    bytes.resize(64 + 128 * usize::from(slots), 0);
     assert_eq!(*Envelope::new(signature, slot, slots).unwrap().encode(), bytes);
     bytes
 }

@@ -210,14 +210,15 @@ fn prefix() {
     refused(edited(8, &[1, 1]), Error::UnknownVersion);
     refused(edited(10, &0u16.to_le_bytes()), Error::ManifestLength);
     refused(edited(10, &1025u16.to_le_bytes()), Error::ManifestLength);
-    for len in [0, 63, 64, 65, 64 * 18, u32::MAX, u32::MAX - 63] {
+    for len in [0, 63, 64, 65, 64 + 128 * 17, u32::MAX, u32::MAX - 63] {
         refused(edited(12, &u32::to_le_bytes(len)), Error::EnvelopeLength);
     }
     for slots in [1, 16] {
-        assert!(edited(12, &u32::to_le_bytes(64 * (1 + slots))).is_ok());
+        assert!(edited(12, &u32::to_le_bytes(64 + 128 * slots)).is_ok());
     }
-    refused(Envelope::parse(&[0; SLOT_LEN]), Error::EnvelopeLength);
-    refused(Envelope::parse(&[0; SLOT_LEN * 18]), Error::EnvelopeLength);
+    refused(edited(12, &u32::to_le_bytes(64 * (1 + 3))), Error::OldSlots);
+    refused(Envelope::parse(&[0; 64]), Error::EnvelopeLength);
+    refused(Envelope::parse(&[0; 64 + SLOT_LEN * 17]), Error::EnvelopeLength);
 }
 
 fn header_shape() {
@@ -267,6 +268,9 @@ fn subject_bounds() {
         &[("A", "1")],
         &[(key_long.as_str(), "1")],
         &[("a", "line\nbreak")],
+        &[("a", "right\u{202e}to left")],
+        &[("a", "zero\u{200b}width")],
+        &[("a", "\u{2028}")],
         &[("a", long.as_str())],
     ] {
         let claims = claims.iter().map(|(key, value)| Claim { key, value }).collect();
@@ -293,6 +297,18 @@ fn keys() {
     }
     refused(Publisher::new(&[PublisherKey::EcdsaP256 { x: [1; 32], y: [1; 32] }]), Error::Key);
     refused(Publisher::new(&[seal().trust().keys()[0]; 5]), Error::Key);
+    // One key in other encodings: bit 255 set, p + 9, and p + 9 with bit 255 set.
+    let base = |first, rest, last| {
+        let mut point = [rest; 32];
+        (point[0], point[31]) = (first, last);
+        check_x25519(&point, &mut Rng::new(3))
+    };
+    for (first, rest, last) in [(9, 0, 0), (0xec - 9, 0xff, 0x7f)] {
+        assert!(base(first, rest, last).is_ok());
+    }
+    for (first, rest, last) in [(9, 0, 0x80), (0xf6, 0xff, 0x7f), (0xf6, 0xff, 0xff), (9, 1, 0xff)] {
+        refused(base(first, rest, last), Error::Key);
+    }
     for low_order in [[0; 32], identity] {
         refused(check_x25519(&low_order, &mut Rng::new(3)), Error::Key);
         let sealed = seal();
@@ -378,8 +394,12 @@ fn terms_bounds() {
     let other = seal_as(Subject { version: 8, ..subject() });
     refused(wrap(&Terms { floor: 1, ..other.terms() }), Error::OtherModel);
     refused(wrap(&Terms { suite: Suite::ChaCha20Poly1305, ..sealed.terms() }), Error::OtherSuite);
-    for id in ["", "a b", "ä", "123456789012345678901234567890123"] {
+    let long = "1".repeat(65);
+    for id in ["", "a b", "ä", ".", "..", ".a", "-a", "_a", "a/b", &long] {
         refused(DeviceId::new(id), Error::DeviceId);
+    }
+    for id in ["a", "9", "A..", "123e4567-e89b-12d3-a456-426614174000", &long[1..]] {
+        assert!(DeviceId::new(id).is_ok(), "{id}");
     }
 }
 

@@ -7,7 +7,7 @@
 //! 3 clear the old ones   [   ][new][   ][   ]     then sync
 //! ```
 //!
-//! Nothing but 64 bytes at a time is written, so a hundred GiB take no longer than one. Whatever interrupts it, a slot
+//! Nothing but 128 bytes at a time is written, so a hundred GiB take no longer than one. Whatever interrupts it, a slot
 //! opens. In step 1 only bytes change that didn't open anything; in step 3 the new slot is on the disk. Slots aren't
 //! aligned to sectors or pages, for the manifest before them has any length, so one may lie in two. Then a torn write
 //! can leave half of it, which is the same as any other torn slot: it doesn't open, and the next rewrap clears it. And
@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use modelseal_core::sealed::{Envelope, Header, Layout, SLOT_LEN, Slot};
+use modelseal_core::sealed::{Envelope, Header, Held, Layout, SLOT_LEN, Slot};
 use modelseal_hsm::{OpenSlot, Role, Vault};
 
 use crate::error::{Code, Error, Result};
@@ -81,33 +81,41 @@ pub fn rewrap_slots(vault: &dyn Vault, header: &Header<'_>, slots: &mut dyn Slot
     Ok(Rewrapped { to: kept.version, written: slot.is_some(), cleared })
 }
 
-/// The slot to write: a free one; else one that doesn't open; else one of several that open.
+/// The slot to write: a free one; else one that doesn't open; else one of several that open. Never one of a kind that
+/// isn't known: it may be what another vault opens.
 fn place(envelope: &Envelope, open: &[OpenSlot]) -> Result<usize> {
     let opens = |number: &usize| open.iter().any(|slot| slot.number == *number);
-    let closed = || envelope.numbered_slots().map(|(number, _)| number).find(|number| !opens(number));
+    let ours = || envelope.held().filter(|(_, held)| !is_foreign(held)).map(|(number, _)| number);
+    let closed = || ours().find(|number| !opens(number));
     let spare = || open.split_first().filter(|(_, rest)| !rest.is_empty()).map(|(first, _)| first.number);
     envelope.free_slot().or_else(closed).or_else(spare).ok_or_else(|| {
-        let what = "its one key slot is the one that opens, so there is no room for another";
+        let what =
+            "none of its key slots can be written: the one that opens is needed, others are of another kind";
         Error::new(Code::Other, what, "make a model with more slots of it: `modelseal reseal`")
     })
 }
 
 /// Clears every other slot of a version that the vault knows, whether it opens or was torn. A slot of an unknown version
-/// may be a newer vault's, of which this one is an old backup.
+/// may be a newer vault's, of which this one is an old backup; and a slot of an unknown kind isn't this vault's, whatever
+/// version it names, for a version of a master key has one kind.
 fn clear(vault: &dyn Vault, envelope: &Envelope, kept: OpenSlot, slots: &mut dyn Slots) -> Result<Vec<u32>> {
     let keys = vault.keys()?;
-    let known = |slot: &Slot| keys.iter().any(|key| key.role == Role::Master && key.version == slot.version);
+    let known = |version: u32| keys.iter().any(|key| key.role == Role::Master && key.version == version);
     let mut cleared = Vec::new();
-    for (number, slot) in envelope.numbered_slots() {
-        if number != kept.number && known(slot) {
+    for (number, held) in envelope.held() {
+        if number != kept.number && known(held.version()) && !is_foreign(&held) {
             slots.write(number, &Slot::EMPTY)?;
-            cleared.push(slot.version);
+            cleared.push(held.version());
         }
     }
     if !cleared.is_empty() {
         slots.sync()?;
     }
     Ok(cleared)
+}
+
+fn is_foreign(held: &Held) -> bool {
+    matches!(held, Held::Foreign { .. })
 }
 
 /// The envelope of a sealed model in a file.

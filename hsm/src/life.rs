@@ -73,7 +73,7 @@ impl<B: Backend> LifeCycle for Roles<B> {
         let (aad, active) = (content_key_aad(&header.id()), self.active(Role::Master)?);
         let mut open = Vec::new();
         for (number, slot) in envelope.numbered_slots().filter(|(_, slot)| active.contains(&slot.version)) {
-            match self.0.decrypt(slot, &aad) {
+            match self.0.decrypt(&slot, &aad) {
                 Ok(content) if Unwrapped::by_vault(header.clone(), &content).is_ok() => {
                     open.push(OpenSlot { number, version: slot.version });
                 }

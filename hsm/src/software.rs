@@ -8,7 +8,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use aes::Aes256;
 use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
+use aes_gcm::aead::array::ArraySize;
+use aes_gcm::aead::consts::{U12, U13, U14, U15, U16};
+use aes_gcm::{Aes256Gcm, AesGcm, KeyInit};
 use argon2::Argon2;
 use cmac::{Cmac, Mac};
 use modelseal_core::sealed::Slot;
@@ -155,8 +157,18 @@ impl Software {
         work(stored, algorithm)
     }
 
-    fn aes(&self, version: u32) -> Result<Aes256Gcm, Error> {
-        self.with(Role::Master, version, |stored, _| Ok(Aes256Gcm::new((&stored.key).into())))
+    /// AES-256-GCM under a master key, with nonces of `N` bytes.
+    fn aes<N: ArraySize>(&self, version: u32) -> Result<AesGcm<Aes256, N>, Error> {
+        self.with(Role::Master, version, |stored, _| Ok(AesGcm::new((&stored.key).into())))
+    }
+
+    fn decrypt_with<N: ArraySize>(&self, slot: &Slot, aad: &[u8]) -> Result<Zeroizing<[u8; 32]>, Error> {
+        let nonce = slot.nonce.as_bytes().try_into().map_err(|_| Error::Slot)?;
+        let mut content = Zeroizing::new(slot.ciphertext);
+        let cipher = self.aes::<N>(slot.version)?;
+        let opened =
+            cipher.decrypt_inout_detached(nonce, aad, content.as_mut_slice().into(), &slot.tag.into());
+        opened.map(|()| content).map_err(|_| Error::Slot)
     }
 }
 
@@ -172,11 +184,14 @@ impl Backend for Software {
     }
 
     fn encrypt(&self, master: u32, aad: &[u8], content: &[u8; 32]) -> Result<Slot, Error> {
-        let (nonce, mut ciphertext) = (random()?, *content);
-        let sealed =
-            self.aes(master)?.encrypt_inout_detached(&nonce.into(), aad, ciphertext.as_mut_slice().into());
+        let (nonce, mut ciphertext): ([u8; 12], _) = (random()?, *content);
+        let sealed = self.aes::<U12>(master)?.encrypt_inout_detached(
+            &nonce.into(),
+            aad,
+            ciphertext.as_mut_slice().into(),
+        );
         match sealed {
-            Ok(tag) => Ok(Slot { version: master, nonce, ciphertext, tag: tag.into() }),
+            Ok(tag) => Ok(Slot { version: master, nonce: nonce.into(), ciphertext, tag: tag.into() }),
             Err(_) => {
                 ciphertext.zeroize();
                 Err(Error::Slot)
@@ -185,11 +200,14 @@ impl Backend for Software {
     }
 
     fn decrypt(&self, slot: &Slot, aad: &[u8]) -> Result<Zeroizing<[u8; 32]>, Error> {
-        let mut content = Zeroizing::new(slot.ciphertext);
-        let (nonce, tag) = (&slot.nonce.into(), &slot.tag.into());
-        let opened =
-            self.aes(slot.version)?.decrypt_inout_detached(nonce, aad, content.as_mut_slice().into(), tag);
-        opened.map(|()| content).map_err(|_| Error::Slot)
+        match slot.nonce.as_bytes().len() {
+            12 => self.decrypt_with::<U12>(slot, aad),
+            13 => self.decrypt_with::<U13>(slot, aad),
+            14 => self.decrypt_with::<U14>(slot, aad),
+            15 => self.decrypt_with::<U15>(slot, aad),
+            16 => self.decrypt_with::<U16>(slot, aad),
+            _ => Err(Error::Slot),
+        }
     }
 
     fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error> {

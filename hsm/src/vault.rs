@@ -401,7 +401,7 @@ impl<B: Backend> Vault for Roles<B> {
         let aad = content_key_aad(&header.id());
         let active = self.active(Role::Master)?;
         for slot in envelope.slots().filter(|slot| active.contains(&slot.version)) {
-            match self.0.decrypt(slot, &aad) {
+            match self.0.decrypt(&slot, &aad) {
                 Ok(content) => return Ok(Unwrapped::by_vault(header, &content)?),
                 Err(Error::Slot) => {}
                 Err(error) => return Err(error),
@@ -409,9 +409,9 @@ impl<B: Backend> Vault for Roles<B> {
         }
         let retired = self.0.retired()?;
         let named = |slot: &Slot| retired.contains(&(Role::Master, slot.version));
-        match envelope.slots().find(|slot| named(slot)) {
+        match envelope.slots().find(named) {
             Some(slot) => Err(Error::Retired(Role::Master, slot.version)),
-            None => Err(modelseal_core::Error::KeySlot.into()),
+            None => Err(envelope.unopened().into()),
         }
     }
 

@@ -82,12 +82,20 @@ pub fn slot(
     nonce: &[u8; 12],
     id: &[u8; 32],
     content_key: &[u8; 32],
-) -> [u8; 64] {
+) -> [u8; 128] {
     let aad = [&b"modelseal/v1/content-key\0"[..], id].concat();
     let mut ciphertext = *content_key;
     let data = ciphertext.as_mut_slice().into();
     let tag = Aes256Gcm::new(key.into()).encrypt_inout_detached(nonce.into(), &aad, data).unwrap();
-    [&version.to_le_bytes()[..], nonce, &ciphertext, &tag].concat().try_into().unwrap()
+    slot_of(version, 1, &[&nonce[..], &ciphertext, &tag].concat())
+}
+
+/// A slot of any kind.
+pub fn slot_of(version: u32, kind: u8, value: &[u8]) -> [u8; 128] {
+    let length = u8::try_from(value.len()).unwrap();
+    let mut slot = [&version.to_le_bytes()[..], &[kind, length, 0, 0], value].concat();
+    slot.resize(128, 0);
+    slot.try_into().unwrap()
 }
 
 /// The master key of a vault file of this forge.

@@ -83,7 +83,7 @@ impl Backend for Token {
             let (ciphertext, tag) = sealed.split_first_chunk().ok_or_else(|| odd(ENCRYPT, &sealed))?;
             let tag = tag.try_into().map_err(|_| odd(ENCRYPT, &sealed))?;
             // Read back: a token may have put a nonce of its own there.
-            Ok(Slot { version: master, nonce, ciphertext: *ciphertext, tag })
+            Ok(Slot { version: master, nonce: nonce.into(), ciphertext: *ciphertext, tag })
         })
     }
 
@@ -92,7 +92,7 @@ impl Backend for Token {
         self.pool.run(|session, keys| {
             let key = keys.get(Role::Master, slot.version)?;
             let mut nonce = slot.nonce;
-            let opened = gcm(&mut nonce, aad, |gcm| session.decrypt(gcm, key.handle, &sealed));
+            let opened = gcm(nonce.as_mut_bytes(), aad, |gcm| session.decrypt(gcm, key.handle, &sealed));
             let opened = opened.map_err(|error| not_opened(error, || usable(session, key.handle)));
             let opened = Zeroizing::new(opened?);
             let mut content = Zeroizing::new([0; 32]);
@@ -159,7 +159,7 @@ impl Backend for Token {
 
 /// Runs `operation` with the one set of parameters that is ever used: tokens take any.
 fn gcm<T>(
-    nonce: &mut [u8; 12],
+    nonce: &mut [u8],
     aad: &[u8],
     operation: impl FnOnce(&Mechanism<'_>) -> Result<T, Pkcs11Error>,
 ) -> Result<T, Pkcs11Error> {

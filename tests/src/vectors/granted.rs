@@ -1,11 +1,12 @@
 //! What is genuine and refused by the terms, and grants that don't open.
 
-use super::make::{DEVICE, LINE, NOW, Signer, Spec, bytes, master};
+use super::make::{DEVICE, LINE, Model, NOW, Signer, Spec, bytes, master};
 use super::scene::{Scene, WRAPS, Wrap, grant_bytes, terms};
 use super::{Case, Number};
+use crate::forge;
 
 pub(super) fn cases() -> Vec<Case> {
-    [by_terms(), other_models(), by_keys(), slots(), commitments()].concat()
+    [by_terms(), other_models(), by_keys(), slots(), old_slots(), commitments()].concat()
 }
 
 fn scene(wrap: Wrap) -> Scene {
@@ -176,19 +177,36 @@ fn by_keys() -> Vec<Case> {
 fn slots() -> Vec<Case> {
     let model = Spec::default().seal();
     let mut cases = Vec::new();
-    let mut refuse = |name: &str, comment: &str, slot: [u8; 64], versions: &[u32]| {
+    let mut refuse = |name: &str, comment: &str, slot: [u8; 128], versions: &[u32]| {
         let mut model = model.clone();
         model.slots[0] = slot;
         cases.push(model.by_vault(&format!("slot-{name}"), comment, versions, None).refused("grant", 337));
     };
     let good = model.slots[0];
     for (name, at) in
-        [("nonce", 4), ("ciphertext", 16), ("ciphertext-last", 47), ("tag", 48), ("tag-last", 63)]
+        [("nonce", 8), ("ciphertext", 20), ("ciphertext-last", 51), ("tag", 52), ("tag-last", 67)]
     {
         let mut slot = good;
         slot[at] ^= 1;
         refuse(name, "a bit changed", slot, &[1]);
     }
+    for (name, comment, at, byte) in [
+        ("kind-0", "kind 0 is none, and a torn write leaves it", 4, 0),
+        ("kind-2", "another kind", 4, 2),
+        ("kind-255", "a kind that nobody knows", 4, 255),
+        ("length-59", "a byte less than the least", 5, 59),
+        ("length-61", "a nonce of 13 bytes, and a tag that ends in a zero", 5, 61),
+        ("length-65", "a nonce of 17 bytes", 5, 65),
+        ("length-121", "longer than a slot has room for", 5, 121),
+        ("length-255", "longer than a slot", 5, 255),
+        ("filler-first", "a byte after the value", 68, 1),
+        ("filler-last", "the last byte", 127, 1),
+    ] {
+        let mut slot = good;
+        slot[at] = byte;
+        refuse(name, comment, slot, &[1]);
+    }
+    refuse("nonce-11", "a nonce of 11 bytes", forge::slot_of(1, 1, &good[9..68]), &[1]);
     let numbered = |version: u32| {
         let mut slot = good;
         slot[..4].copy_from_slice(&version.to_le_bytes());
@@ -199,11 +217,11 @@ fn slots() -> Vec<Case> {
     refuse("version-big-endian", "version 1, big-endian", numbered(1 << 24), &[1]);
     refuse("key-gone", "the vault has no master key of this version", good, &[2]);
     refuse("no-key", "the vault has no master key", good, &[]);
-    refuse("empty", "all slots are empty", [0; 64], &[1]);
+    refuse("empty", "all slots are empty", [0; 128], &[1]);
     let other = Spec { version: 8, ..Spec::default() }.seal();
     refuse("of-another-model", "the slot of another model", other.slots[0], &[1]);
     let mut broken = model.clone();
-    broken.slots[0][20] ^= 1;
+    broken.slots[0][24] ^= 1;
     let comment = "a slot that doesn't open, and another line was asked for: the slot comes first";
     cases.push(broken.by_vault("slot-and-line", comment, &[1], Some("other")).refused("grant", 337));
     let wrong = "the vault's master key is another, under the same version";
@@ -211,6 +229,30 @@ fn slots() -> Vec<Case> {
     case.vault.as_mut().unwrap().master = [("1".into(), hex::encode(master(77)))].into();
     cases.push(case);
     cases
+}
+
+/// Slots of 64 bytes. Four of them are as long as two are now.
+fn old_slots() -> Vec<Case> {
+    let model = Spec::default().seal();
+    let named = |name: &str, comment: &str, slots: [[u8; 128]; 2]| {
+        let model = Model { slots: slots.to_vec(), ..model.clone() };
+        model.by_vault(&format!("old-slots-{name}"), comment, &[1], None).refused("grant", 704)
+    };
+    let (good, old) = (model.slots[0], model.old_slot(1));
+    let with = |at: usize| {
+        let mut slot = good;
+        slot[at] = 1;
+        slot
+    };
+    let mut gone = good;
+    gone[..4].copy_from_slice(&9u32.to_le_bytes());
+    vec![
+        named("first", "four slots as they were before, the first one used", [old, [0; 128]]),
+        named("third", "four slots as they were before, the third one used", [[0; 128], old]),
+        named("beside", "beside a slot of a master key that is gone", [gone, old]),
+        named("zeros-6", "a slot but for the first of its two zeros", [with(6), [0; 128]]),
+        named("zeros-7", "a slot but for the second of its two zeros", [with(7), [0; 128]]),
+    ]
 }
 
 /// Another content key than the one that the manifest commits to.

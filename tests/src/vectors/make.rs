@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 
 use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
+use aes_gcm::aead::array::ArraySize;
+use aes_gcm::aead::consts::U12;
+use aes_gcm::aes::Aes256;
+use aes_gcm::{AesGcm, KeyInit};
 use ed25519_dalek::Signer as _;
 use modelseal_core::sign::PublisherKey;
 use rand_core::{TryCryptoRng, TryRng};
@@ -202,7 +205,7 @@ impl Spec {
         let subject = self.subject().concat();
         let (index, payload) = encrypt(&subject, &content, &plain);
         let manifest = [&subject[..], &okm(&content, &subject)[44..], &forge::root(&index)].concat();
-        let (slots, signature) = (vec![[0; 64]; self.slots], [0; 64]);
+        let (slots, signature) = (vec![[0; 128]; self.slots], [0; 64]);
         let mut model =
             Model { spec: self.clone(), plain, content, manifest, signature, slots, index, payload };
         model.sign();
@@ -242,7 +245,7 @@ pub(super) struct Model {
     pub(super) content: [u8; 32],
     pub(super) manifest: Vec<u8>,
     pub(super) signature: [u8; 64],
-    pub(super) slots: Vec<[u8; 64]>,
+    pub(super) slots: Vec<[u8; 128]>,
     pub(super) index: Vec<u8>,
     pub(super) payload: Vec<u8>,
 }
@@ -250,7 +253,7 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn header(&self) -> Vec<u8> {
         let manifest = u16::try_from(self.manifest.len()).unwrap().to_le_bytes();
-        let envelope = u32::try_from(64 * (1 + self.slots.len())).unwrap().to_le_bytes();
+        let envelope = u32::try_from(64 + 128 * self.slots.len()).unwrap().to_le_bytes();
         [b"\x89MSEAL\x1a\n\x01\0", &manifest[..], &envelope, &self.manifest].concat()
     }
 
@@ -274,19 +277,36 @@ impl Model {
         }
     }
 
-    pub(super) fn slot(&self, version: u32, content: &[u8; 32]) -> [u8; 64] {
-        let nonce: [u8; 12] = bytes(&format!("slot nonce {version}"));
+    pub(super) fn slot(&self, version: u32, content: &[u8; 32]) -> [u8; 128] {
+        self.slot_with::<U12>(version, content)
+    }
+
+    /// With a nonce of `N` bytes.
+    pub(super) fn slot_with<N: ArraySize>(&self, version: u32, content: &[u8; 32]) -> [u8; 128] {
+        let value = self.value::<N>(version, content);
+        forge::slot_of(version, 1, &value)
+    }
+
+    fn value<N: ArraySize>(&self, version: u32, content: &[u8; 32]) -> Vec<u8> {
+        let nonce: [u8; 16] = bytes(&format!("slot nonce {version}"));
+        let nonce = &nonce[..N::USIZE];
         let aad = [&b"modelseal/v1/content-key\0"[..], &self.id()].concat();
         let mut ciphertext = *content;
-        let cipher = Aes256Gcm::new((&master(version)).into());
-        let tag = cipher.encrypt_inout_detached(&nonce.into(), &aad, (&mut ciphertext[..]).into()).unwrap();
-        let tag: [u8; 16] = tag.into();
-        [&version.to_le_bytes()[..], &nonce, &ciphertext, &tag].concat().try_into().unwrap()
+        let cipher = AesGcm::<Aes256, N>::new((&master(version)).into());
+        let data = (&mut ciphertext[..]).into();
+        let tag = cipher.encrypt_inout_detached(nonce.try_into().unwrap(), &aad, data).unwrap();
+        [nonce, &ciphertext, &tag].concat()
+    }
+
+    /// As it was before the first release, in two slots' place: `version || nonce || ciphertext || tag`, then zeros.
+    pub(super) fn old_slot(&self, version: u32) -> [u8; 128] {
+        let value = self.value::<U12>(version, &self.content);
+        [&version.to_le_bytes()[..], &value, &[0; 64]].concat().try_into().unwrap()
     }
 
     /// Where index, padding and payload begin, and the end.
     pub(super) fn offsets(&self) -> [usize; 4] {
-        let index = 16 + self.manifest.len() + 64 * (1 + self.slots.len());
+        let index = 16 + self.manifest.len() + 64 + 128 * self.slots.len();
         let padding = index + self.index.len();
         let payload = padding.next_multiple_of(1 << self.spec.align_log2);
         [index, padding, payload, payload + self.payload.len()]

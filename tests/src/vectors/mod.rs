@@ -310,7 +310,7 @@ impl Case {
 }
 
 /// Section 8 of the specification.
-pub const ERRORS: [(u16, &str); 42] = [
+pub const ERRORS: [(u16, &str); 43] = [
     (301, "Truncated"),
     (302, "Extended"),
     (303, "ManifestLength"),
@@ -353,6 +353,7 @@ pub const ERRORS: [(u16, &str); 42] = [
     (701, "ForeignMagic"),
     (702, "UnknownVersion"),
     (703, "UnknownSuite"),
+    (704, "OldSlots"),
 ];
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

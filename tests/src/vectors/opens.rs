@@ -1,12 +1,27 @@
 //! What must open, verify and parse.
 
+use aes_gcm::aead::consts::{U13, U14, U15, U16};
+
 use super::Case;
-use super::make::{LINE, NOW, Signer, Spec, bytes};
+use super::make::{LINE, Model, NOW, Signer, Spec, bytes};
 use super::scene::{Scene, WRAPS, Wrap, grant_bytes};
+use crate::forge;
 
 pub(super) fn cases() -> Vec<Case> {
-    [matrix(), sizes(), subjects(), claims(), terms(), paths(), trust(), slots(), verified(), parsed()]
-        .concat()
+    [
+        matrix(),
+        sizes(),
+        subjects(),
+        claims(),
+        terms(),
+        paths(),
+        trust(),
+        slots(),
+        beside(),
+        verified(),
+        parsed(),
+    ]
+    .concat()
 }
 
 /// By turns, so that every length is opened with everything.
@@ -86,7 +101,8 @@ fn claims() -> Vec<Case> {
     let long = "v".repeat(128);
     let key = "k".repeat(32);
     let euro = "\u{20ac}".repeat(42) + "ab";
-    let edge = " ~\u{a0}\u{2028}\u{fffd}\u{ffff}\u{10ffff}\u{d7ff}\u{e000}";
+    let edge = " ~\u{a0}\u{fffd}\u{ffff}\u{10ffff}\u{d7ff}\u{e000}";
+    let format = "\u{ac}\u{ae}\u{5ff}\u{606}\u{200a}\u{2010}\u{2027}\u{202f}\u{205f}\u{2065}\u{2070}\u{fefe}\u{ff00}\u{e0080}";
     let many = ["-", ".", "0", "9", "_", "a", "aa", "z"].map(|key| (key, "x"));
     let all = [
         ("claims-0", "no claims", vec![]),
@@ -96,6 +112,7 @@ fn claims() -> Vec<Case> {
         ("claims-key-32", "a key of 32 bytes", vec![(&key, "x")]),
         ("claims-unicode-128", "128 bytes are 44 characters", vec![("a", &euro)]),
         ("claims-unicode-edges", "characters beside those that aren't allowed", vec![("a", edge)]),
+        ("claims-unicode-format", "characters beside format controls", vec![("a", format)]),
     ];
     let scene = |claims: Vec<(String, String)>| {
         Scene::new(&Spec { suite: 2, claims, ..Spec::default() }, Wrap::DeviceKey)
@@ -138,7 +155,14 @@ fn terms() -> Vec<Case> {
             scene.device.floor = Some(super::Number(stored));
             open(name, "the higher floor is stored", scene);
         }
-        for id in ["A", "-", "abcdefghijklmnopqrstuvwxyzABCDEF", "GHIJKLMNOPQRSTUVWXYZ0123456789._"] {
+        for id in [
+            "A",
+            "9",
+            "z..",
+            "0-_.",
+            "123e4567-e89b-12d3-a456-426614174000",
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._",
+        ] {
             let mut scene = scene.clone().terms(id, 7, None);
             scene.device.id = id.into();
             open(
@@ -188,12 +212,12 @@ fn trust() -> Vec<Case> {
 fn slots() -> Vec<Case> {
     let model = |slots, used: &[(usize, u32)]| Spec { slots, used: used.to_vec(), ..Spec::default() }.seal();
     let mut torn = model(3, &[(2, 1)]);
-    torn.slots[0] = [0xa5; 64];
+    torn.slots[0] = [0xa5; 128];
     torn.slots[0][..4].fill(0);
     let mut changed = model(3, &[(0, 1), (2, 2)]);
-    changed.slots[0][20] ^= 1;
+    changed.slots[0][24] ^= 1;
     let mut twice = model(2, &[(0, 1), (1, 1)]);
-    twice.slots[0][63] ^= 0x80;
+    twice.slots[0][67] ^= 0x80;
     let mut other = model(2, &[(1, 1)]);
     other.slots[0] = other.slot(2, &bytes("another content key"));
     let any_line = model(1, &[(0, 1)]).by_vault("slots-any-line", "the caller asks for no line", &[1], None);
@@ -239,6 +263,43 @@ fn slots() -> Vec<Case> {
     ]
 }
 
+/// What stands before a slot that opens doesn't keep it from opening.
+fn beside() -> Vec<Case> {
+    let model = Spec { used: vec![(1, 1)], ..Spec::default() }.seal();
+    let good = model.slots[1];
+    let with = |at: usize, byte: u8| {
+        let mut slot = good;
+        slot[at] = byte;
+        slot
+    };
+    let nonce = |slot: [u8; 128]| Model { slots: vec![slot, [0; 128]], ..model.clone() };
+    let lengths = [
+        ("13", model.slot_with::<U13>(1, &model.content)),
+        ("14", model.slot_with::<U14>(1, &model.content)),
+        ("15", model.slot_with::<U15>(1, &model.content)),
+        ("16", model.slot_with::<U16>(1, &model.content)),
+    ];
+    let nonces = lengths.map(|(length, slot)| {
+        nonce(slot).opened_by_vault(&format!("slots-nonce-{length}"), "a token's own nonce", &[1])
+    });
+    let beside = [
+        ("kind-0", "of a torn write", with(4, 0)),
+        ("kind-2-113", "as long as HPKE's", forge::slot_of(1, 2, &[0xa5; 113])),
+        ("kind-255-120", "as long as can be", forge::slot_of(1, 255, &[0xa5; 120])),
+        ("kind-3-0", "without a value", forge::slot_of(1, 3, &[])),
+        ("length-0", "of a torn write", with(5, 0)),
+        ("length-65", "a nonce of 17 bytes", with(5, 65)),
+        ("length-255", "longer than a slot", with(5, 255)),
+        ("filler", "a byte after the value", with(127, 1)),
+        ("old", "a slot of before", model.old_slot(1)),
+    ]
+    .map(|(name, comment, slot)| {
+        let model = Model { slots: vec![slot, good], ..model.clone() };
+        model.opened_by_vault(&format!("slots-beside-{name}"), comment, &[1])
+    });
+    [&nonces[..], &beside].concat()
+}
+
 fn verified() -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, length) in [1, 1024, 1025, 5121, 7168].into_iter().enumerate() {
@@ -249,14 +310,14 @@ fn verified() -> Vec<Case> {
     model.index[0] ^= 1;
     cases.push(model.verified("verify-tag-changed", "to verify says nothing about tags"));
     let mut model = Spec::default().seal();
-    model.slots[0] = [0xff; 64];
+    model.slots[0] = [0xff; 128];
     cases.push(model.verified("verify-slots-changed", "to verify says nothing about slots"));
     let mut scene = Scene::new(&Spec::default(), Wrap::Hpke);
-    scene.model.slots[0] = [0xff; 64];
+    scene.model.slots[0] = [0xff; 128];
     cases.push(scene.opens("slots-changed-for-a-device", "grants never depend on slots"));
     let mut scene = Scene::new(&Spec::default(), Wrap::DeviceKey);
     scene.device.line = LINE.into();
-    scene.model.slots[0] = [0; 64];
+    scene.model.slots[0] = [0; 128];
     cases.push(scene.opens("slots-empty-for-a-device", "grants never depend on slots"));
     cases
 }

@@ -56,7 +56,7 @@ fn sealed_bytes() -> Vec<Case> {
     {
         cases.push(sealed(format!("sealed-extended-by-{name}"), "more", &[&good[..], &more].concat(), 302));
     }
-    let edits: [(&str, &str, usize, &[u8], u16); 22] = [
+    let edits: [(&str, &str, usize, &[u8], u16); 26] = [
         ("magic-first", "the first byte without its top bit", 0, &[0x09], 701),
         ("magic-case", "lower case", 1, b"mseal", 701),
         ("magic-newline", "LF for CR LF, as a text transfer does", 6, &[0x0a, 0x0a], 701),
@@ -72,12 +72,16 @@ fn sealed_bytes() -> Vec<Case> {
         ("envelope-0", "E = 0", 12, &[0, 0, 0, 0], 304),
         ("envelope-1", "E = 1", 12, &[1, 0, 0, 0], 304),
         ("envelope-64", "no slot", 12, &[64, 0, 0, 0], 304),
-        ("envelope-127", "a slot that is short", 12, &[127, 0, 0, 0], 304),
-        ("envelope-129", "a byte more than a slot", 12, &[129, 0, 0, 0], 304),
-        ("envelope-1087", "one less than 16 slots", 12, &[0x3f, 4, 0, 0], 304),
-        ("envelope-17-slots", "17 slots", 12, &[0x80, 4, 0, 0], 304),
-        ("envelope-2-16", "as 128 in the lower half", 12, &[0x80, 0, 1, 0], 304),
-        ("envelope-2-31", "as 128 in the lower bytes", 12, &[0x80, 0, 0, 0x80], 304),
+        ("envelope-191", "a slot that is short", 12, &[191, 0, 0, 0], 304),
+        ("envelope-193", "a byte more than a slot", 12, &[193, 0, 0, 0], 304),
+        ("envelope-2111", "one less than 16 slots", 12, &[0x3f, 8, 0, 0], 304),
+        ("envelope-17-slots", "17 slots", 12, &[0xc0, 8, 0, 0], 304),
+        ("envelope-2-16", "as 192 in the lower half", 12, &[0xc0, 0, 1, 0], 304),
+        ("envelope-2-31", "as 192 in the lower bytes", 12, &[0xc0, 0, 0, 0x80], 304),
+        ("envelope-1152", "17 slots of 64 bytes", 12, &[0x80, 4, 0, 0], 304),
+        ("old-slots-1", "a slot of 64 bytes", 12, &[0x80, 0, 0, 0], 704),
+        ("old-slots-3", "three slots of 64 bytes", 12, &[0, 1, 0, 0], 704),
+        ("old-slots-15", "15 slots of 64 bytes", 12, &[0, 4, 0, 0], 704),
         ("envelope-max", "the largest multiple of 64", 12, &[0xc0, 0xff, 0xff, 0xff], 304),
     ];
     for (name, comment, at, with, code) in edits {
@@ -152,6 +156,20 @@ fn subject_bounds() -> Vec<Case> {
         ("value-u007f", "a control character", &[("a", "\u{7f}")]),
         ("value-u0080", "a control character", &[("a", "\u{80}")]),
         ("value-u009f", "a control character", &[("a", "\u{9f}")]),
+        ("value-u00ad", "a soft hyphen", &[("a", "x\u{ad}y")]),
+        ("value-u0600", "the first of its range", &[("a", "\u{600}")]),
+        ("value-u061c", "a mark of direction", &[("a", "\u{61c}")]),
+        ("value-u200b", "a space without width", &[("a", "x\u{200b}y")]),
+        ("value-u200f", "a mark of direction", &[("a", "\u{200f}")]),
+        ("value-u2028", "a separator of lines", &[("a", "x\u{2028}y")]),
+        ("value-u2029", "a separator of paragraphs", &[("a", "x\u{2029}y")]),
+        ("value-u202e", "from right to left", &[("a", "MIT \u{202e}TIM")]),
+        ("value-u2066", "an isolate", &[("a", "\u{2066}")]),
+        ("value-u2069", "the end of an isolate", &[("a", "\u{2069}")]),
+        ("value-ufeff", "a byte order mark", &[("a", "\u{feff}")]),
+        ("value-u1343f", "the last of its range", &[("a", "\u{1343f}")]),
+        ("value-ue0001", "a tag", &[("a", "\u{e0001}")]),
+        ("value-ue007f", "the last of all", &[("a", "\u{e007f}")]),
     ] {
         refuse(format!("claims-{name}"), comment, claims(pairs).subject(), 311);
     }

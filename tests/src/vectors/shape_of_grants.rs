@@ -126,10 +126,15 @@ fn fields() -> Vec<Case> {
             314,
         );
     }
-    let long = "a".repeat(33);
+    let long = "a".repeat(65);
     for (name, id) in [
         ("empty", ""),
         ("long", long.as_str()),
+        ("dot", "."),
+        ("dots", ".."),
+        ("dot-first", ".a"),
+        ("hyphen-first", "-a"),
+        ("underscore-first", "_a"),
         ("space", "a b"),
         ("slash", "a/b"),
         ("nul", "a\0"),

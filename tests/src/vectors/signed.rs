@@ -193,7 +193,7 @@ fn headers() -> Vec<Case> {
         cases.push(refused(case));
     }
     for (name, slots) in [("less", 1), ("more", 3)] {
-        let changed = Model { slots: vec![[0; 64]; slots], ..model.clone() };
+        let changed = Model { slots: vec![[0; 128]; slots], ..model.clone() };
         cases
             .push(refused(changed.verified(&format!("header-slot-{name}"), "the number of slots is signed")));
     }
@@ -336,6 +336,17 @@ fn keys() -> Vec<Case> {
             case.key = Some(hex::encode(key));
             cases.push(case);
         }
+    }
+    for (name, key) in [
+        ("top-bit", "0900000000000000000000000000000000000000000000000000000000000080"),
+        ("p-plus-9", "f6ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+        ("p-plus-18", "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+        ("all-ones", "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"),
+    ] {
+        let comment = "a second encoding of a key, by which it could be enrolled twice";
+        let mut case = Case::new(format!("x25519-second-{name}"), comment, "check-x25519");
+        case.key = Some(key.into());
+        cases.push(case.refused("grant", 319));
     }
     cases
 }

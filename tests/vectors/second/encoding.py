@@ -10,6 +10,17 @@ from .refusal import Error, Refused, require
 SUITES = (1, 2)
 LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 UPPER = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+FIRST_OF_DEVICE = (LOWER | UPPER) - frozenset("._-")
+INVISIBLE = [
+    range(int(first, 16), int(last or first, 16) + 1)
+    for first, _, last in (
+        span.partition("-")
+        for span in (
+            "0-1f 7f-9f ad 600-605 61c 6dd 70f 890-891 8e2 180e 200b-200f 2028-202e 2060-2064 2066-206f feff fff9-fffb "
+            "110bd 110cd 13430-1343f 1bca0-1bca3 1d173-1d17a e0001 e0020-e007f"
+        ).split()
+    )
+]
 
 T = TypeVar("T")
 
@@ -86,3 +97,13 @@ class Decoder:
 def is_word(text: str, most: int, characters: frozenset[str]) -> bool:
     """Section 2, character sets."""
     return 1 <= len(text.encode()) <= most and characters.issuperset(text)
+
+
+def is_device_id(text: str) -> bool:
+    """Section 2, character sets."""
+    return is_word(text, 64, LOWER | UPPER) and text[0] in FIRST_OF_DEVICE
+
+
+def is_invisible(character: str) -> bool:
+    """Section 2, character sets."""
+    return any(ord(character) in span for span in INVISIBLE)

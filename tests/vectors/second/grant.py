@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from .encoding import LOWER, SUITES, UPPER, Decoder, decode, is_word
+from .encoding import SUITES, Decoder, decode, is_device_id
 from .refusal import Error, require
 
 MAGIC = bytes.fromhex("894D534752541A0A")
@@ -80,7 +80,7 @@ def parse_grant(data: bytes) -> Grant:
     require(len(data) <= 12 + length, Error.Extended)
     require(data[12] in SUITES, Error.UnknownSuite)
     grant = decode(data[12:], read_grant, Error.GrantEncoding)
-    require(is_word(grant.terms.device, 32, LOWER | UPPER), Error.DeviceId)
+    require(is_device_id(grant.terms.device), Error.DeviceId)
     if grant.terms.validity is not None:
         require(grant.terms.validity[0] < grant.terms.validity[1], Error.Validity)
     require(isinstance(grant.wrapping, HpkeWrapping) == (grant.path is not None), Error.GrantForm)

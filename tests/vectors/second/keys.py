@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from .grant import DeviceKeyWrapping, Grant, HpkeWrapping
-from .refusal import Error, Refused
+from .refusal import Error, Refused, require
 from .sealed import Sealed
 
 AEADS: dict[int, type[AESGCM] | type[ChaCha20Poly1305]] = {1: AESGCM, 2: ChaCha20Poly1305}
@@ -78,15 +79,23 @@ def open_content_key(grant: Grant, key: bytes, nonce: bytes, aad: bytes) -> byte
 
 def open_slots(sealed: Sealed, masters: dict[int, bytes]) -> bytes:
     """Sections 3.5 and 4.3."""
-    for slot in sealed.slots:
+    aad = b"modelseal/v1/content-key\0" + sealed.model_id
+    used = [slot for slot in sealed.slots if slot[:4] != bytes(4)]
+    for slot in used:
         master = masters.get(int.from_bytes(slot[:4], "little"))
-        if master is None or slot[:4] == bytes(4):
+        value = aes_gcm_value(slot)
+        if master is None or value is None:
             continue
-        try:
-            return AESGCM(master).decrypt(slot[4:16], slot[16:], b"modelseal/v1/content-key\0" + sealed.model_id)
-        except InvalidTag:
-            continue
-    raise Refused(Error.KeySlot)
+        with suppress(InvalidTag):
+            return AESGCM(master).decrypt(value[:-48], value[-48:], aad)
+    raise Refused(Error.OldSlots if any(slot[6:8] != bytes(2) for slot in used) else Error.KeySlot)
+
+
+def aes_gcm_value(slot: bytes) -> bytes | None:
+    """Section 4.3: the value of a slot of kind 1, unless the slot is spoiled."""
+    kind, length = slot[4], slot[5]
+    is_good = kind == 1 and 60 <= length <= 64 and slot[6:8] == bytes(2) and not any(slot[8 + length :])
+    return slot[8 : 8 + length] if is_good else None
 
 
 def hkdf_expand(prk: bytes, info: bytes, length: int) -> bytes:
@@ -158,4 +167,5 @@ def x25519_shared(private: x25519.X25519PrivateKey, public: bytes, error: Error)
 
 def check_x25519(public: bytes) -> None:
     """Section 6.4: a key of small order gives zeros with every private key."""
+    require(int.from_bytes(public, "little") < 2**255 - 19, Error.Key)
     x25519_shared(x25519.X25519PrivateKey.from_private_bytes(bytes([9] * 32)), public, Error.Key)

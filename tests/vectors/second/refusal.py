@@ -50,6 +50,7 @@ class Error(IntEnum):
     ForeignMagic = 701
     UnknownVersion = 702
     UnknownSuite = 703
+    OldSlots = 704
 
 
 class Refused(Exception):

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from blake3 import blake3
 
-from .encoding import LOWER, SUITES, Decoder, decode, is_word
+from .encoding import LOWER, SUITES, Decoder, decode, is_invisible, is_word
 from .refusal import Error, require
 
 MAGIC = bytes.fromhex("894D5345414C1A0A")
@@ -47,7 +47,7 @@ class Sealed:
         self.header = data[:envelope_at]
         self.subject = data[16 : envelope_at - 64]
         self.signature = data[envelope_at : envelope_at + 64]
-        self.slots = split(data[envelope_at + 64 : index_at], 64)
+        self.slots = split(data[envelope_at + 64 : index_at], 128)
         index = split(data[index_at:padding_at], 48)
         self.tags = [entry[:16] for entry in index]
         self.chaining_values = [entry[16:] for entry in index]
@@ -82,7 +82,8 @@ def parse_prefix(data: bytes) -> tuple[int, int]:
     require(magic == MAGIC, Error.ForeignMagic)
     require(version == 1, Error.UnknownVersion)
     require(1 <= manifest_length <= 1024, Error.ManifestLength)
-    require(envelope_length in range(128, 64 * 17 + 1, 64), Error.EnvelopeLength)
+    require(envelope_length not in range(128, 1025, 128), Error.OldSlots)
+    require(envelope_length in range(192, 64 + 128 * 16 + 1, 128), Error.EnvelopeLength)
     return manifest_length, envelope_length
 
 
@@ -120,12 +121,8 @@ def claims_are_good(claims: list[tuple[str, str]]) -> bool:
     return (
         all(is_word(key, 32, LOWER) for key, _ in claims)
         and all(a < b for a, b in pairwise(keys))
-        and all(len(value.encode()) <= 128 and not any(is_control(c) for c in value) for _, value in claims)
+        and all(len(value.encode()) <= 128 and not any(is_invisible(c) for c in value) for _, value in claims)
     )
-
-
-def is_control(character: str) -> bool:
-    return character <= "\x1f" or "\x7f" <= character <= "\x9f"
 
 
 def split(data: bytes, size: int) -> list[bytes]:
