@@ -19,6 +19,7 @@
 //! - [`error`]: every way in which reading can fail
 //! - [`keys`]: the secrets, every label and derivation
 //! - `strict`: reads the canonical encoding and no other
+//! - [`text`]: characters that aren't seen
 //! - [`manifest`]: what is sealed
 //! - [`sealed`]: the layout of a sealed model
 //! - [`chunk`]: the AEAD of the payload
@@ -45,6 +46,7 @@ pub mod seal;
 pub mod sealed;
 pub mod sign;
 mod strict;
+pub mod text;
 mod tree;
 pub mod wipe;
 #[cfg(all(
