@@ -27,6 +27,7 @@
 //! - [`vaults`]: which vault is meant, its registry, and its passphrase or PIN
 //! - [`pem`], [`kind`], [`profile`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
 //!   written
+//! - [`notice`], `text`: what is said although nothing failed, and how strangers' text is shown
 //! - [`cli`]: the command line over all of it
 
 #![forbid(unsafe_code)]
@@ -51,6 +52,7 @@ pub mod lazy;
 mod limits;
 pub mod list;
 pub mod memory;
+pub mod notice;
 pub mod open;
 pub mod opener;
 pub mod pem;
@@ -61,6 +63,7 @@ pub mod rewrap;
 pub mod seal;
 pub mod state;
 pub mod tensors;
+mod text;
 pub mod update;
 pub mod vaults;
 pub mod whole;

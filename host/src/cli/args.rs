@@ -26,7 +26,7 @@ Example:
 
 /// Seals trained models: encrypts, signs, binds them to devices, and opens them where they run.
 #[derive(Parser)]
-#[command(name = "modelseal", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "modelseal", bin_name = "modelseal", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,

@@ -1,6 +1,6 @@
 //! What all commands share: the vault, the registry, and how results and errors are shown.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::secret;
+use super::terminal::{Text, complain, print};
 use crate::error::{Error, Result};
 use crate::vaults;
 
@@ -100,23 +101,23 @@ impl<'a> Context<'a> {
     }
 
     /// Shows a result: the object with `--json`, else the text.
-    pub(super) fn show(&self, object: &Value, text: &str) -> Result<()> {
+    pub(super) fn show(&self, object: &Value, text: &(impl Text + ?Sized)) -> Result<()> {
         match (self.global.json, self.global.quiet) {
-            (true, _) => print(&format!("{object}")),
+            (true, _) => print(object),
             (false, true) => Ok(()),
             (false, false) => print(text),
         }
     }
 
     /// Shows what was asked for, which `--quiet` doesn't silence.
-    pub(super) fn answer(&self, object: &Value, text: &str) -> Result<()> {
-        if self.global.json { print(&format!("{object}")) } else { print(text) }
+    pub(super) fn answer(&self, object: &Value, text: &(impl Text + ?Sized)) -> Result<()> {
+        if self.global.json { print(object) } else { print(text) }
     }
 
     /// Like [`show`](Self::show), but never into standard output, where a model may be going.
-    pub(super) fn note(&self, object: &Value, text: &str) {
+    pub(super) fn note(&self, object: &Value, text: &(impl Text + ?Sized)) {
         match (self.global.json, self.global.quiet) {
-            (true, _) => complain(&object.to_string()),
+            (true, _) => complain(object),
             (false, true) => {}
             (false, false) => complain(text),
         }
@@ -147,7 +148,7 @@ impl<'a> Context<'a> {
         if self.global.json {
             report_json(error);
         } else {
-            complain(&format!("error: {}\n  hint: {}", error.what(), error.hint()));
+            complain(&error_lines(error));
         }
     }
 
@@ -175,7 +176,7 @@ impl<'a> Context<'a> {
 }
 
 pub(super) fn report_json(error: &Error) {
-    complain(&error_object(error).to_string());
+    complain(&error_object(error));
 }
 
 pub(super) fn error_object(error: &Error) -> Value {
@@ -187,14 +188,9 @@ pub(super) fn error_object(error: &Error) -> Value {
     })
 }
 
-/// To standard error. Where even that is full, the exit code still says it.
-fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
-}
-
-pub(super) fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").map_err(|error| Error::io(Path::new("-"), &error))
+/// An error as text.
+pub(super) fn error_lines(error: &Error) -> [String; 2] {
+    [format!("error: {}", error.what()), format!("  hint: {}", error.hint())]
 }
 
 /// Seconds since 1970 as RFC 3339.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::{DeviceCommand, EnrollArgs};
 use super::context::{Context, time};
+use super::terminal::name;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::identity::{Enrolment, Identity};
@@ -53,7 +54,7 @@ fn keygen(id: &str, identity_out: &Path, public_out: &Path, context: &Context<'_
     output.write(public.as_bytes())?;
     identity.write_new(identity_out)?;
     output.commit()?;
-    let object = json!({ "device": id.as_str(), "identity": identity_out, "public": public_out });
+    let object = json!({ "device": id.as_str(), "identity": name(identity_out), "public": name(public_out) });
     let text = format!(
         "made {}, the secret of {}, and {}, its public key",
         identity_out.display(),
@@ -97,7 +98,7 @@ fn enroll(args: &EnrollArgs, context: &Context<'_>) -> Result<()> {
         hand_over(&identity, out, public.as_ref(), &enrolment)?;
     }
     locked.commit()?;
-    let object = json!({ "device": id.as_str(), "lines": lines, "identity": args.identity_out });
+    let object = json!({ "device": id.as_str(), "lines": lines, "identity": args.identity_out.as_ref().map(name) });
     context.show(&object, &format!("enrolled {} for {}", id.as_str(), lines.join(", ")))
 }
 
@@ -155,7 +156,7 @@ fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Resul
     part.require_enrolled()?;
     let (own, ()) = Identity::update(identity, |own| complete_by(own, identity, &part, public_part))?;
     let text = format!("{} can open: {}", own.device(), own.lines().join(", "));
-    context.show(&json!({ "device": own.device(), "lines": own.lines(), "identity": identity }), &text)
+    context.show(&json!({ "device": own.device(), "lines": own.lines(), "identity": name(identity) }), &text)
 }
 
 fn enrolled(identity: &Path) -> Error {
@@ -196,7 +197,7 @@ fn trust(path: &Path, publisher: &Path, context: &Context<'_>) -> Result<()> {
     })?;
     let keys = publisher.keys().len();
     let text = format!("{} trusts {keys} publisher keys now", identity.device());
-    context.show(&json!({ "device": identity.device(), "identity": path, "keys": keys }), &text)
+    context.show(&json!({ "device": identity.device(), "identity": name(path), "keys": keys }), &text)
 }
 
 /// There is nothing to check it by: whoever runs this says that the registry is the vault's.
@@ -205,7 +206,7 @@ fn update(sealed: Option<&Path>, grant: &Path, port: &Path, baud: u32, context: 
     let bar = context.progress("sending", brought.len());
     let version = brought.send(port, baud, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
-    let object = json!({ "port": port, "version": version });
+    let object = json!({ "port": name(port), "version": version });
     context
         .show(&object, &format!("the device has verified version {version}, and tries it at its next boot"))
 }
@@ -217,7 +218,7 @@ fn adopt(context: &Context<'_>) -> Result<()> {
     let vault = context.vault()?;
     Locked::adopt(&path, &*vault)?.commit()?;
     let text = format!("the registry {} with {devices} devices is this vault's now", path.display());
-    context.show(&json!({ "registry": path, "devices": devices }), &text)
+    context.show(&json!({ "registry": name(&path), "devices": devices }), &text)
 }
 
 fn registry(context: &Context<'_>) -> Result<Registry> {
@@ -232,18 +233,21 @@ fn list(context: &Context<'_>) -> Result<()> {
         format!("{id:width$}  {}  {}", kind(device), device.lines.join(","))
     };
     let lines: Vec<_> = registry.devices().iter().map(line).collect();
-    let text = if lines.is_empty() { "no device is enrolled".into() } else { lines.join("\n") };
-    context.answer(&json!({ "devices": objects }), &text)
+    let lines = if lines.is_empty() { vec!["no device is enrolled".into()] } else { lines };
+    context.answer(&json!({ "devices": objects }), &lines)
 }
 
 fn show(id: &str, context: &Context<'_>) -> Result<()> {
     let registry = registry(context)?;
     let device = registry.device(id)?;
-    let mut text =
-        format!("device    {id}\nlines     {}\nkey       {}", device.lines.join(", "), kind(device));
-    text.push_str(&format!("\nenrolled  {}", time(device.enrolled)));
+    let mut text = vec![
+        format!("device    {id}"),
+        format!("lines     {}", device.lines.join(", ")),
+        format!("key       {}", kind(device)),
+        format!("enrolled  {}", time(device.enrolled)),
+    ];
     if let DeviceKeyKind::X25519(pem) = &device.key {
-        text.push_str(&format!("\n{}", pem.trim_end()));
+        text.extend(pem.lines().map(str::to_owned));
     }
     context.answer(&object(id, device), &text)
 }

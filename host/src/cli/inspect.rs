@@ -78,7 +78,7 @@ pub(super) fn sealed_object(sealed: &SealedFile) -> Result<Value> {
     }))
 }
 
-pub(super) fn sealed_text(sealed: &SealedFile) -> Result<String> {
+pub(super) fn sealed_text(sealed: &SealedFile) -> Result<Vec<String>> {
     let header = sealed.header()?;
     let (manifest, layout) = (header.manifest(), header.layout());
     let subject = &manifest.subject;
@@ -119,7 +119,7 @@ fn grant_object(grant: &Grant<'_>) -> Value {
     })
 }
 
-fn grant_text(grant: &Grant<'_>) -> String {
+fn grant_text(grant: &Grant<'_>) -> Vec<String> {
     let terms = grant.terms();
     let validity = match terms.validity {
         Some(validity) => format!("{} to {}", time(validity.not_before), time(validity.not_after)),
@@ -143,7 +143,7 @@ fn wrapping_name(wrapping: Wrapping) -> &'static str {
     }
 }
 
-fn table(rows: &[(&str, String)]) -> String {
+fn table(rows: &[(&str, String)]) -> Vec<String> {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+    rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect()
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::args::{InitArgs, KeyCommand};
 use super::context::Context;
 use super::life;
+use super::terminal::name;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::pem;
@@ -24,11 +25,11 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let text: Vec<_> = std::iter::once(made).chain(lacking.iter().map(|(_, text)| text.clone())).collect();
     let object = json!({
         "vault": location.to_string(),
-        "registry": registry,
+        "registry": name(&registry),
         "keys": keys.iter().map(key_object).collect::<Vec<_>>(),
         "unavailable": lacking.iter().map(|(role, _)| role.name()).collect::<Vec<_>>(),
     });
-    context.show(&object, &text.join("\n"))
+    context.show(&object, &text)
 }
 
 /// The roles whose keys a token can't have, and what that means.
@@ -70,7 +71,7 @@ fn list(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
         object
     };
     let lines: Vec<_> = keys.iter().map(line).collect();
-    context.answer(&json!({ "keys": keys.iter().map(object).collect::<Vec<_>>() }), &lines.join("\n"))
+    context.answer(&json!({ "keys": keys.iter().map(object).collect::<Vec<_>>() }), &lines)
 }
 
 pub(super) fn key_object(key: &Key) -> Value {
@@ -125,7 +126,7 @@ fn status(finding: &Finding) -> &'static str {
 }
 
 /// A heading for each part, and a line for each finding: what, in what state, and what was found.
-fn table(findings: &[Finding]) -> String {
+fn table(findings: &[Finding]) -> Vec<String> {
     let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for part in findings.chunk_by(|one, next| one.part == next.part) {
@@ -138,7 +139,7 @@ fn table(findings: &[Finding]) -> String {
             format!("  {status:4}  {:width$}  {}", finding.subject, finding.detail)
         }));
     }
-    lines.join("\n")
+    lines
 }
 
 fn export(
@@ -158,11 +159,11 @@ fn export(
     }
     let text = pems.concat();
     match output {
-        None => context.answer(&json!({ "publisher": pems }), text.trim_end()),
+        None => context.answer(&json!({ "publisher": pems }), &text.lines().collect::<Vec<_>>()),
         Some(path) => {
             context.protect(path, &[])?;
             files::write(path, text.as_bytes(), Access::Public, Existing::Replace)?;
-            context.show(&json!({ "output": path, "keys": pems.len() }), &format!("wrote {}", path.display()))
+            context.show(&json!({ "output": name(path), "keys": pems.len() }), &format!("wrote {}", path.display()))
         }
     }
 }

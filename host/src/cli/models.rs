@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, Said, SealArgs, VerifyArgs};
 use super::context::Context;
+use super::terminal::name;
 use super::{fleet, folders, parts};
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
@@ -73,7 +74,7 @@ pub(super) fn report_sealed(
     context: &Context<'_>,
 ) -> Result<()> {
     let object = json!({
-        "sealed": output,
+        "sealed": name(output),
         "id": sealed.id.to_string(),
         "line": said.line,
         "version": said.model_version,
@@ -118,7 +119,7 @@ pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
         sealing::reseal(&*vault, &mut sealed, changes, &args.output, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
     let object = json!({
-        "sealed": args.output,
+        "sealed": name(&args.output),
         "id": resealed.id.to_string(),
         "line": line,
         "version": args.model_version,
@@ -271,7 +272,7 @@ fn report_opened(args: &OpenArgs, context: &Context<'_>, sealed: &SealedFile) ->
     let header = sealed.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
-        "opened": args.output,
+        "opened": name(&args.output),
         "line": subject.line,
         "version": subject.version,
         "kind": subject.kind,
@@ -326,7 +327,7 @@ fn grant_to_one(args: &GrantArgs, device: &str, limits: Limits, context: &Contex
     let bytes = bytes.map_err(|error| explain_floor(error, subject.version))?;
     files::write(&args.output, &bytes, Access::Public, Existing::Replace)?;
     let object = json!({
-        "grant": args.output,
+        "grant": name(&args.output),
         "device": id.as_str(),
         "model": header.id().to_string(),
         "line": subject.line,
