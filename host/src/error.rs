@@ -89,7 +89,7 @@ impl Error {
         self.code
     }
 
-    /// The format's own name for the failure, if it found it.
+    /// A name for scripts: the format's own for the failure, if it found it.
     pub fn name(&self) -> Option<&'static str> {
         self.name
     }
@@ -113,6 +113,12 @@ impl Error {
     /// Replaces the exit code.
     pub fn with_code(mut self, code: Code) -> Self {
         self.code = code;
+        self
+    }
+
+    /// Gives the failure a name for scripts.
+    pub(crate) fn with_name(mut self, name: &'static str) -> Self {
+        self.name = Some(name);
         self
     }
 

@@ -25,8 +25,8 @@
 //! - [`registry`], [`identity`], [`state`]: the three files that are kept: the operator's, the device's
 //!   secret, the device's floors
 //! - [`vaults`]: which vault is meant, its registry, and its passphrase or PIN
-//! - [`pem`], [`kind`], [`profile`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
-//!   written
+//! - [`pem`], [`fingerprint`]: public keys as text, and what people compare of them
+//! - [`kind`], [`profile`], [`files`]: what a model is, how files and [`folders`] are written
 //! - [`notice`], `text`: what is said although nothing failed, and how strangers' text is shown
 //! - [`cli`]: the command line over all of it
 
@@ -41,6 +41,7 @@ pub mod error;
 pub mod exec;
 pub mod fernet;
 pub mod files;
+pub mod fingerprint;
 pub mod fleet;
 pub mod folder;
 pub mod folders;

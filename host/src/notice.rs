@@ -35,7 +35,8 @@ pub(crate) fn tell_if_exposed(file: &File, path: &Path) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let is_exposed = |found: &std::fs::Metadata| found.is_file() && found.permissions().mode() & 0o077 != 0;
+        let is_exposed =
+            |found: &std::fs::Metadata| found.is_file() && found.permissions().mode() & 0o077 != 0;
         if file.metadata().is_ok_and(|found| is_exposed(&found)) {
             tell(Notice::Exposed(path));
         }

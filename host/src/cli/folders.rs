@@ -193,7 +193,9 @@ pub(super) fn inspect(dir: &Path, context: &Context<'_>) -> Result<()> {
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
         let (kind, length) = (subject.kind, subject.length);
-        objects.push(json!({ "file": name(path), "id": header.id().to_string(), "kind": kind, "length": length }));
+        objects.push(
+            json!({ "file": name(path), "id": header.id().to_string(), "kind": kind, "length": length }),
+        );
         rows.push(format!("file          {} ({kind}, {length} bytes)", path.display()));
     }
     let mut object = super::inspect::sealed_object(&list)?;

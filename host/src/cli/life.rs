@@ -7,7 +7,7 @@ use modelseal_hsm::{Key, Location, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{DestroyArgs, RetireArgs, RewrapArgs, RotateArgs};
-use super::context::{Context, error_object, typed};
+use super::context::{Context, error_object, look_at, typed};
 use super::keys::key_object;
 use super::terminal::{name, names};
 use crate::depends::{self, Dependents, find_sealed};
@@ -16,7 +16,7 @@ use crate::files::{self, Access, Existing};
 use crate::registry::Registry;
 use crate::rewrap::{self as rewrapping, Rewrapped};
 use crate::text::shown;
-use crate::vaults::make_parent;
+use crate::vaults::{make_parent, tell_if_exposed};
 
 /// How many names a message has; the rest is counted.
 const NAMES_MAX: usize = 8;
@@ -118,7 +118,8 @@ pub(super) fn rotate(args: &RotateArgs, context: &Context<'_>) -> Result<()> {
             "readers take {TRUSTED_MAX} keys, so `key export` and new identities leave out {names}: `modelseal reseal` what only they signed"
         ));
     }
-    context.show(&json!({ "made": made.map(key_object), "not_exported": left_out }), &text)
+    context
+        .show(&json!({ "made": made.map(|key| key_object(&*vault, key)), "not_exported": left_out }), &text)
 }
 
 /// The publisher keys that are used and that readers don't get any more: they take the newest.
@@ -221,7 +222,11 @@ fn require_independent(role: Role, key: &str, found: &Dependents, given: &[PathB
         let mut what = format!("{} sealed models can't be looked at; the first: ", found.failed.len());
         let said = error.what();
         let file = file.display().to_string();
-        what.push_str(&if said.starts_with(&*shown(&file)) { said.to_owned() } else { format!("{file}: {said}") });
+        what.push_str(&if said.starts_with(&*shown(&file)) {
+            said.to_owned()
+        } else {
+            format!("{file}: {said}")
+        });
         return Err(Error::new(error.code(), what, "name those that can be, or give --force"));
     }
     if !found.foreign.is_empty() {
@@ -311,6 +316,7 @@ pub(super) fn destroy(args: &DestroyArgs, context: &Context<'_>) -> Result<()> {
 pub(super) fn backup(output: &Path, context: &Context<'_>) -> Result<()> {
     context.protect(output, &[])?;
     let location = context.location()?;
+    look_at(&location);
     let bytes =
         modelseal_hsm::backup(&location, &|| context.ask(&location, false), &|| context.ask_of_backup(true))?;
     files::write(output, &bytes, Access::Private, Existing::Keep)?;
@@ -330,6 +336,7 @@ pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
     if let Location::File(path) = &location {
         make_parent(path)?;
     }
+    tell_if_exposed(backup);
     let vault = modelseal_hsm::restore(&location, backup, &|| context.ask_of_backup(false), &|| {
         context.ask(&location, true)
     })?;
@@ -340,7 +347,7 @@ pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
     let text = format!("restored {} keys into {location}{next}{place}", keys.len());
     let object = json!({
         "vault": location.to_string(),
-        "keys": keys.iter().map(key_object).collect::<Vec<_>>(),
+        "keys": keys.iter().map(|key| key_object(&*vault, key)).collect::<Vec<_>>(),
         "registry": name(&registry),
         "registry_exists": there,
     });

@@ -9,6 +9,7 @@ mod demo;
 mod devices;
 #[cfg(target_os = "linux")]
 mod exec;
+mod fingerprints;
 mod fleet;
 mod folders;
 mod inspect;
@@ -63,9 +64,7 @@ fn run_and_report() -> u8 {
     if args.global.trace {
         trace::show(args.global.json);
     }
-    if context.is_loud() {
-        crate::files::tell_of_waiting();
-    }
+    context::listen(&args.global);
     match run(args.command, &context) {
         Ok(()) => 0,
         Err(error) => {
@@ -100,7 +99,8 @@ fn usage(error: clap::Error) -> u8 {
     let lines = usage_lines(&error);
     if std::env::args_os().any(|arg| arg == "--json") {
         // All of what clap says before it shows the usage.
-        let said = lines.iter().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+        let said =
+            lines.iter().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
         let what = said.map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         let what = what.trim_start_matches("error: ").to_owned();
         context::report_json(&Error::usage(what, "see modelseal --help"));
@@ -161,6 +161,8 @@ fn exec(_: &args::ExecArgs, _: &Context<'_>) -> Result<()> {
 fn man(dir: &std::path::Path, context: &Context<'_>) -> Result<()> {
     let made = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir));
     made.map_err(|error| Error::io(dir, &error))?;
-    context
-        .show(&serde_json::json!({ "dir": terminal::name(dir) }), &format!("wrote the manual pages into {}", dir.display()))
+    context.show(
+        &serde_json::json!({ "dir": terminal::name(dir) }),
+        &format!("wrote the manual pages into {}", dir.display()),
+    )
 }

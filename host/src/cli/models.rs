@@ -15,6 +15,7 @@ use super::terminal::name;
 use super::{fleet, folders, parts};
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
+use crate::fingerprint::{self, Fingerprint};
 use crate::grant::Limits;
 use crate::open::{SealedFile, to_stdout};
 use crate::opener::{ByGrant, Opener, Opening, With, now};
@@ -149,7 +150,7 @@ pub(super) fn claims(claims: &[String]) -> Result<Claims<'_>> {
 }
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
-    let given = args.publisher.as_deref().map(read_publisher).transpose()?;
+    let given = args.publisher.as_deref().map(|path| read_trusted(path, &args.fingerprints)).transpose()?;
     if args.sealed.is_dir() {
         return folders::verify(args, given.as_ref(), context);
     }
@@ -189,7 +190,14 @@ pub(super) fn own_publisher(vault: &dyn Vault, sealed: &SealedFile) -> Result<Pu
     Ok(vault.publisher()?)
 }
 
-pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
+/// A publisher's keys, which are exactly those with these fingerprints, if any were given.
+pub(super) fn read_trusted(path: &Path, given: &[Fingerprint]) -> Result<Publisher> {
+    let publisher = read_publisher(path)?;
+    fingerprint::require(given, &Fingerprint::of_publisher(&publisher)).map_err(|error| error.about(path))?;
+    Ok(publisher)
+}
+
+fn read_publisher(path: &Path) -> Result<Publisher> {
     let text = String::from_utf8(files::read(path, PEM_MAX)?).unwrap_or_default();
     let keys = pem::parse_publisher(&text)
         .ok_or_else(|| Error::malformed(path, "a publisher's public key in PEM"))?;
