@@ -92,7 +92,7 @@ impl<'a> Subject<'a> {
         match self {
             _ if !(10..=20).contains(&self.chunk_log2) => Err(Error::ChunkSize),
             _ if !(4..=16).contains(&self.align_log2) => Err(Error::Alignment),
-            _ if !is_name(self.line, 64) => Err(Error::Line),
+            _ if !is_line(self.line) => Err(Error::Line),
             _ if !is_name(self.kind, 16) => Err(Error::Kind),
             _ if !(1..=LENGTH_MAX).contains(&self.length) => Err(Error::Length),
             _ if !claims_hold(&self.claims) => Err(Error::Claims),
@@ -168,6 +168,11 @@ impl<'a> Manifest<'a> {
 pub(crate) fn subject_bytes(manifest: &[u8]) -> Result<&[u8], Error> {
     let end = manifest.len().checked_sub(COMMITMENT_AND_ROOT).ok_or(Error::Truncated)?;
     manifest.get(..end).ok_or(Error::Truncated)
+}
+
+/// Whether a line may have this name (4.2).
+pub fn is_line(name: &str) -> bool {
+    is_name(name, 64)
 }
 
 /// A name (2): `[a-z0-9._-]`, 1 ..= `max` bytes.

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use modelseal_core::Class;
 
+use crate::text::shown;
+
 /// Why a command ended. The number is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -39,7 +41,8 @@ impl From<Class> for Code {
     }
 }
 
-/// What failed, and what to do. It never holds a secret.
+/// What failed, and what to do. It never holds a secret. Its text is fit to be shown: what a terminal would obey or hide
+/// is escaped, whoever wrote the names in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     code: Code,
@@ -54,7 +57,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// `what` failed; `hint` says what to do.
     pub fn new(code: Code, what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code, what: what.into(), hint: hint.into(), name: None }
+        Self { code, what: fit(what), hint: fit(hint), name: None }
     }
 
     /// A wrong value on the command line.
@@ -86,7 +89,7 @@ impl Error {
         self.code
     }
 
-    /// The format's own name for the failure, if it found it.
+    /// A name for scripts: the format's own for the failure, if it found it.
     pub fn name(&self) -> Option<&'static str> {
         self.name
     }
@@ -103,7 +106,7 @@ impl Error {
 
     /// Says first which file it was about.
     pub fn about(mut self, path: &Path) -> Self {
-        self.what = format!("{}: {}", path.display(), self.what);
+        self.what = fit(format!("{}: {}", path.display(), self.what));
         self
     }
 
@@ -113,9 +116,15 @@ impl Error {
         self
     }
 
+    /// Gives the failure a name for scripts.
+    pub(crate) fn with_name(mut self, name: &'static str) -> Self {
+        self.name = Some(name);
+        self
+    }
+
     /// Replaces what to do.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
+        self.hint = fit(hint);
         self
     }
 
@@ -126,6 +135,10 @@ impl Error {
         }
         self
     }
+}
+
+fn fit(text: impl Into<String>) -> String {
+    shown(&text.into()).into_owned()
 }
 
 impl std::fmt::Display for Error {

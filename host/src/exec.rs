@@ -25,16 +25,8 @@ const NAME_MAX: usize = 249;
 /// Anonymous shared memory, mapped files and shared huge pages aren't dumped: everything by which a model is mapped. Of
 /// the default, this leaves private memory and headers.
 const COREDUMP_FILTER: &str = "0x31";
-/// Hold or name a secret that the program has no use for.
-const SECRETS: [&str; 7] = [
-    "MODELSEAL_PASSPHRASE",
-    "MODELSEAL_PASSPHRASE_FILE",
-    "MODELSEAL_PIN",
-    "MODELSEAL_PIN_FILE",
-    "MODELSEAL_BACKUP_PASSPHRASE",
-    "MODELSEAL_BACKUP_PASSPHRASE_FILE",
-    "MODELSEAL_FERNET_KEY",
-];
+/// Variables that are modelseal's own: several hold or name a secret, which the program has no use for.
+const OURS: &[u8] = b"MODELSEAL_";
 
 /// Anonymous memory that a model is being written into.
 pub struct Writing(File);
@@ -118,7 +110,7 @@ fn not_run(program: &OsStr, error: &std::io::Error) -> Error {
     }
 }
 
-/// Becomes `command`, which gets `models` and none of modelseal's secrets. Returns only if that fails.
+/// Becomes `command`, which gets `models` and none of modelseal's variables. Returns only if that fails.
 pub fn become_command(command: &[OsString], models: &[InMemory]) -> Error {
     let Some((program, arguments)) = command.split_first() else {
         return Error::usage("there is no command", "give one after --");
@@ -131,7 +123,7 @@ pub fn become_command(command: &[OsString], models: &[InMemory]) -> Error {
     }
     let mut command = Command::new(program);
     command.args(arguments);
-    for name in SECRETS {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(OURS)) {
         command.env_remove(name);
     }
     not_run(program, &command.exec())

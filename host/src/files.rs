@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::io::Folder;
+use crate::notice::{self, Notice};
 
 /// Who may read an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +237,7 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
 /// The same; `None` if there is no such file. One look decides, for the file may appear meanwhile.
 pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    Ok(read_into(path, max, &mut bytes)?.then_some(bytes))
+    Ok(read_into(path, max, &mut bytes)?.map(|_| bytes))
 }
 
 /// Reads a file, or the first `len` bytes of a longer one.
@@ -252,26 +252,36 @@ pub fn read_start(path: &Path, len: u64) -> Result<Vec<u8>> {
     }
 }
 
-/// Reads a whole small file that holds a secret.
+/// Reads a whole small file that holds a secret, and tells of it if others may use it.
 pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
-    // Roomy enough from the start: a buffer that grew would leave the secret in memory that was given back.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
-    if read_into(path, max as u64, &mut bytes)? { Ok(bytes) } else { Err(missing(path)) }
+    let (bytes, file) = read_private(path, max)?;
+    notice::tell_if_exposed(&file, path);
+    Ok(bytes)
 }
 
-/// Whether there is such a file.
-fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>) -> Result<bool> {
+/// Reads a whole small file that may hold a secret. Whose it is, the handle by which it was read says.
+pub(crate) fn read_private(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, File)> {
+    // Roomy enough from the start: a buffer that grew would leave the secret in memory that was given back.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
+    match read_into(path, max as u64, &mut bytes)? {
+        Some(file) => Ok((bytes, file)),
+        None => Err(missing(path)),
+    }
+}
+
+/// By which handle it was read, if there is such a file.
+fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>) -> Result<Option<File>> {
     use io::Read;
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path, &error)),
     };
-    file.take(max + 1).read_to_end(bytes).map_err(|error| Error::io(path, &error))?;
+    (&file).take(max + 1).read_to_end(bytes).map_err(|error| Error::io(path, &error))?;
     if bytes.len() as u64 > max {
         return Err(Error::from(modelseal_core::Error::Extended).about(path));
     }
-    Ok(true)
+    Ok(Some(file))
 }
 
 fn missing(path: &Path) -> Error {
@@ -299,10 +309,8 @@ pub fn lock(path: &Path) -> Result<File> {
 /// Holds `file` itself, which is at `path`, against other processes that do the same, until it is closed.
 pub fn hold(file: &File, path: &Path) -> Result<()> {
     for tried in 0..LOCK_TRIES {
-        if tried == LOCK_TRIES_IN_SILENCE && TELL_OF_WAITING.load(Ordering::Relaxed) {
-            // In one piece, for others may write there, too.
-            let text = format!("waiting for another modelseal, which holds {}\n", path.display());
-            let _ = io::stderr().write_all(text.as_bytes());
+        if tried == LOCK_TRIES_IN_SILENCE {
+            notice::tell(Notice::Waiting(path));
         }
         match file.try_lock() {
             Ok(()) => return Ok(()),
@@ -313,13 +321,6 @@ pub fn hold(file: &File, path: &Path) -> Result<()> {
     let what = format!("{} is held by another process", path.display());
     Err(Error::new(Code::Io, what, "wait until the other modelseal has ended, then try again"))
 }
-
-/// From now on, whoever waits for a lock for long is told on standard error. A library says nothing by itself.
-pub(crate) fn tell_of_waiting() {
-    TELL_OF_WAITING.store(true, Ordering::Relaxed);
-}
-
-static TELL_OF_WAITING: AtomicBool = AtomicBool::new(false);
 
 /// Half a minute in all: nobody holds a lock for longer than one file takes to write.
 const LOCK_TRIES: u32 = 600;

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use modelseal_core::grant::DeviceId;
 use modelseal_core::keys::{DeviceKey, Secret, X25519Secret};
+use modelseal_core::manifest::is_line;
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::wiped::wiped;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
+use crate::notice;
 use crate::pem;
 use crate::state::StateOwner;
 
@@ -142,12 +144,17 @@ impl Identity {
 
     fn read_secret(path: &Path) -> Result<Self> {
         let malformed = || Error::malformed(path, "an identity");
-        let text = files::read_secret(path, FILE_MAX)?;
+        let (text, file) = files::read_private(path, FILE_MAX)?;
         let identity: Self = serde_json::from_slice(&text).map_err(|_| malformed())?;
         let secrets = [&identity.device_key, &identity.x25519];
         let sound = secrets.iter().all(|secret| secret.as_ref().is_none_or(|hex| hex.decode().is_some()));
-        if identity.format != FORMAT || !sound || DeviceId::new(&identity.device).is_err() {
+        let named =
+            DeviceId::new(&identity.device).is_ok() && identity.lines.iter().all(|line| is_line(line));
+        if identity.format != FORMAT || !sound || !named {
             return Err(malformed());
+        }
+        if secrets.iter().any(|secret| secret.is_some()) {
+            notice::tell_if_exposed(&file, path);
         }
         Ok(identity)
     }

@@ -26,8 +26,9 @@
 //!   secret, the device's floors
 //! - [`io`]: files and folders as handles, what is protected, and strangers' names
 //! - [`vaults`]: which vault is meant, its registry, and its passphrase or PIN
-//! - [`pem`], [`kind`], [`profile`], [`files`]: public keys as text, what a model is, how files and [`folders`] are
-//!   written
+//! - [`pem`], [`fingerprint`]: public keys as text, and what people compare of them
+//! - [`kind`], [`profile`], [`files`]: what a model is, how files and [`folders`] are written
+//! - [`notice`], `text`: what is said although nothing failed, and how strangers' text is shown
 //! - [`cli`]: the command line over all of it
 
 #![forbid(unsafe_code)]
@@ -41,6 +42,7 @@ pub mod error;
 pub mod exec;
 pub mod fernet;
 pub mod files;
+pub mod fingerprint;
 pub mod fleet;
 pub mod folder;
 pub mod folders;
@@ -53,6 +55,7 @@ pub mod lazy;
 mod limits;
 pub mod list;
 pub mod memory;
+pub mod notice;
 pub mod open;
 pub mod opener;
 pub mod pem;
@@ -63,6 +66,7 @@ pub mod rewrap;
 pub mod seal;
 pub mod state;
 pub mod tensors;
+mod text;
 pub mod update;
 pub mod vaults;
 pub mod whole;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use modelseal_core::sign::Publisher;
+use modelseal_core::sign::{Publisher, PublisherKey};
 use modelseal_hsm::{Role, Vault};
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,11 @@ impl Registry {
     /// All devices, by id.
     pub fn devices(&self) -> &BTreeMap<String, Device> {
         &self.devices
+    }
+
+    /// The publisher's public keys, the newest first, with those that are retired.
+    pub fn publisher_keys(&self) -> Vec<PublisherKey> {
+        self.publisher.iter().filter_map(|text| pem::parse_publisher(text)).flatten().collect()
     }
 
     /// Refuses a vault that has none of the publisher keys, retired or not.

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::files;
+use crate::notice;
 use crate::registry::{Locked, Registry};
 
 /// The vault that is meant unless the caller says otherwise: a file in the user's data.
@@ -115,10 +116,10 @@ impl Source {
         }
     }
 
-    /// From a file, the environment or a systemd credential. `warn` is called if others can read the file.
-    pub(crate) fn find(&self, warn: &dyn Fn(&str)) -> std::result::Result<Option<Passphrase>, VaultError> {
+    /// From a file, the environment or a systemd credential.
+    pub(crate) fn find(&self) -> std::result::Result<Option<Passphrase>, VaultError> {
         if let Some(path) = set(self.file) {
-            warn_of_mode(&path, warn);
+            tell_if_exposed(&path);
             return Passphrase::from_file(&path).map(Some);
         }
         match std::env::var(self.variable).map(Zeroizing::new) {
@@ -137,7 +138,7 @@ impl Source {
 
 /// A vault's passphrase or PIN, from the same places as on the command line, without asking anybody.
 pub fn unattended(location: &Location) -> std::result::Result<Passphrase, VaultError> {
-    Source::of(location).find(&|_| ())?.ok_or(VaultError::NoPassphrase)
+    Source::of(location).find()?.ok_or(VaultError::NoPassphrase)
 }
 
 /// The files that may hold one now: no output may replace them.
@@ -146,21 +147,15 @@ pub fn secret_files() -> Vec<PathBuf> {
     sources.iter().flat_map(|source| [set(source.file), source.credential()]).flatten().collect()
 }
 
-/// Others can use a vault whose PIN they can read. It is said, and no more: the vault isn't safer if it is refused.
-pub(crate) fn warn_of_mode(path: &Path, warn: &dyn Fn(&str)) {
-    #[cfg(unix)]
+/// Looks at a secret's file that the vaults' library reads. Others can use a vault whose PIN they can read. It is said,
+/// and no more: the vault isn't safer if it is refused.
+pub(crate) fn tell_if_exposed(path: &Path) {
+    // Nothing that isn't a file is opened: a pipe that nobody writes to would be waited for.
+    if path.is_file()
+        && let Ok(file) = std::fs::File::open(path)
     {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = path.metadata().map(|metadata| metadata.permissions().mode() & 0o077);
-        if mode.is_ok_and(|mode| mode != 0) {
-            let path = path.display();
-            warn(&format!(
-                "warning: others can read {path}; it should be its owner's alone: chmod 600 {path}"
-            ));
-        }
+        notice::tell_if_exposed(&file, path);
     }
-    #[cfg(not(unix))]
-    let _ = (path, warn);
 }
 
 fn set(name: &str) -> Option<PathBuf> {

@@ -8,6 +8,8 @@ use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use modelseal_core::manifest::Suite;
 use modelseal_hsm::{Algorithm, Role};
 
+use crate::fingerprint::Fingerprint;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -26,7 +28,7 @@ Example:
 
 /// Seals trained models: encrypts, signs, binds them to devices, and opens them where they run.
 #[derive(Parser)]
-#[command(name = "modelseal", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "modelseal", bin_name = "modelseal", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,
@@ -313,6 +315,9 @@ pub(super) struct VerifyArgs {
     /// The publisher's public keys as PEM, as `key export` writes them; then no vault is needed
     #[arg(long, value_name = "PEM")]
     pub(super) publisher: Option<PathBuf>,
+    /// The fingerprint that each of the publisher's keys must have, as `key export` shows it; given once for each key
+    #[arg(long = "fingerprint", value_name = "HEX", requires = "publisher")]
+    pub(super) fingerprints: Vec<Fingerprint>,
 }
 
 #[derive(ClapArgs)]
@@ -455,6 +460,9 @@ pub(super) enum DeviceCommand {
         /// What `device enroll --public-key` wrote to --identity-out
         #[arg(long, value_name = "FILE")]
         public_part: PathBuf,
+        /// The fingerprint that each of the publisher's keys must have, as `key export` shows it; given once for each key
+        #[arg(long = "fingerprint", value_name = "HEX")]
+        fingerprints: Vec<Fingerprint>,
     },
     /// Replace the publisher keys that an identity trusts, after `key rotate publisher`
     #[command(
@@ -467,6 +475,9 @@ pub(super) enum DeviceCommand {
         /// Its publisher's public keys, as `key export` writes them: these and no others are trusted
         #[arg(long, value_name = "PEM")]
         publisher: PathBuf,
+        /// The fingerprint that each of the publisher's keys must have, as `key export` shows it; given once for each key
+        #[arg(long = "fingerprint", value_name = "HEX")]
+        fingerprints: Vec<Fingerprint>,
     },
     /// Bring a device a sealed model and its grant over a serial line
     ///
@@ -515,6 +526,9 @@ pub(super) struct EnrollArgs {
     /// The device's X25519 public key, as `device keygen` writes it
     #[arg(long, value_name = "FILE")]
     pub(super) public_key: Option<PathBuf>,
+    /// The fingerprint that the public key must have, as `device keygen` shows it on the device
+    #[arg(long, value_name = "HEX", requires = "public_key")]
+    pub(super) fingerprint: Option<Fingerprint>,
     /// Derive the device's key from the vault's fleet key
     #[arg(long, requires = "identity_out")]
     pub(super) derive: bool,

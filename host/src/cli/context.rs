@@ -1,7 +1,9 @@
 //! What all commands share: the vault, the registry, and how results and errors are shown.
 
-use std::io::{IsTerminal, Write};
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use modelseal_hsm::{Location, Passphrase, Vault};
@@ -9,8 +11,10 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::secret;
+use super::terminal::{Text, complain, name, print};
 use crate::error::{Error, Result};
 use crate::io::protect::Protected;
+use crate::notice::{self, Notice};
 use crate::vaults;
 
 pub(super) struct Context<'a> {
@@ -41,22 +45,13 @@ impl<'a> Context<'a> {
         self.open(&location).map_err(|error| Error::from(error).about(Path::new(&location.to_string())))
     }
 
-    /// The same with the vault's own error.
+    /// Likewise, with the vault's own error.
     pub(super) fn open(
         &self,
         location: &Location,
     ) -> std::result::Result<Box<dyn Vault>, modelseal_hsm::Error> {
-        self.warn_of_pin_source(location);
+        look_at(location);
         modelseal_hsm::open(location, &|| self.ask(location, false))
-    }
-
-    /// The one file that the library reads by itself.
-    pub(super) fn warn_of_pin_source(&self, location: &Location) {
-        if let Location::Pkcs11(uri) = location
-            && let Some(source) = &uri.pin_source
-        {
-            vaults::warn_of_mode(source, &|text| self.note_text(text));
-        }
     }
 
     /// Where the registry is.
@@ -75,13 +70,13 @@ impl<'a> Context<'a> {
     ) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
         match self.passphrase {
             Some(file) => Passphrase::from_file(file),
-            None => secret::obtain(location, new, &|text| self.note_text(text)),
+            None => secret::obtain(location, new),
         }
     }
 
     /// The passphrase of a backup, likewise.
     pub(super) fn ask_of_backup(&self, new: bool) -> std::result::Result<Passphrase, modelseal_hsm::Error> {
-        secret::obtain_for_backup(new, &|text| self.note_text(text))
+        secret::obtain_for_backup(new)
     }
 
     /// Refuses an output that would replace an input, a file of modelseal's own, or the file that has the
@@ -104,23 +99,23 @@ impl<'a> Context<'a> {
     }
 
     /// Shows a result: the object with `--json`, else the text.
-    pub(super) fn show(&self, object: &Value, text: &str) -> Result<()> {
+    pub(super) fn show(&self, object: &Value, text: &(impl Text + ?Sized)) -> Result<()> {
         match (self.global.json, self.global.quiet) {
-            (true, _) => print(&format!("{object}")),
+            (true, _) => print(object),
             (false, true) => Ok(()),
             (false, false) => print(text),
         }
     }
 
     /// Shows what was asked for, which `--quiet` doesn't silence.
-    pub(super) fn answer(&self, object: &Value, text: &str) -> Result<()> {
-        if self.global.json { print(&format!("{object}")) } else { print(text) }
+    pub(super) fn answer(&self, object: &Value, text: &(impl Text + ?Sized)) -> Result<()> {
+        if self.global.json { print(object) } else { print(text) }
     }
 
     /// Like [`show`](Self::show), but never into standard output, where a model may be going.
-    pub(super) fn note(&self, object: &Value, text: &str) {
+    pub(super) fn note(&self, object: &Value, text: &(impl Text + ?Sized)) {
         match (self.global.json, self.global.quiet) {
-            (true, _) => complain(&object.to_string()),
+            (true, _) => complain(object),
             (false, true) => {}
             (false, false) => complain(text),
         }
@@ -141,7 +136,7 @@ impl<'a> Context<'a> {
     }
 
     /// Something that a person may want to know meanwhile.
-    pub(super) fn note_text(&self, text: &str) {
+    pub(super) fn note_text(&self, text: &(impl Text + ?Sized)) {
         if self.is_loud() {
             complain(text);
         }
@@ -151,7 +146,7 @@ impl<'a> Context<'a> {
         if self.global.json {
             report_json(error);
         } else {
-            complain(&format!("error: {}\n  hint: {}", error.what(), error.hint()));
+            complain(&error_lines(error));
         }
     }
 
@@ -178,8 +173,41 @@ impl<'a> Context<'a> {
     }
 }
 
+/// Looks at the files with secrets that the vaults' library reads by itself.
+pub(super) fn look_at(location: &Location) {
+    match location {
+        Location::File(path) => vaults::tell_if_exposed(path),
+        Location::Pkcs11(uri) => uri.pin_source.iter().for_each(|source| vaults::tell_if_exposed(source)),
+    }
+}
+
+/// Says what the library tells of. Nothing silences a warning; each is said once.
+pub(super) fn listen(global: &Global) {
+    let (json, loud) = (global.json, !global.json && !global.quiet);
+    let told = Mutex::new(BTreeSet::new());
+    notice::listen(move |notice| match notice {
+        Notice::Waiting(path) if loud => {
+            complain(&format!("waiting for another modelseal, which holds {}", path.display()));
+        }
+        Notice::Exposed(path) if told.lock().is_ok_and(|mut told| told.insert(path.to_owned())) => {
+            warn_of_exposed(path, json);
+        }
+        _ => {}
+    });
+}
+
+fn warn_of_exposed(path: &Path, json: bool) {
+    let shown = path.display();
+    let text = format!("others than its owner may use {shown}, which holds a secret; run: chmod 600 {shown}");
+    if json {
+        complain(&json!({ "warning": "exposed", "file": name(path), "message": text }));
+    } else {
+        complain(&format!("warning: {text}"));
+    }
+}
+
 pub(super) fn report_json(error: &Error) {
-    complain(&error_object(error).to_string());
+    complain(&error_object(error));
 }
 
 pub(super) fn error_object(error: &Error) -> Value {
@@ -191,14 +219,9 @@ pub(super) fn error_object(error: &Error) -> Value {
     })
 }
 
-/// To standard error. Where even that is full, the exit code still says it.
-fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
-}
-
-pub(super) fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").map_err(|error| Error::io(Path::new("-"), &error))
+/// An error as text.
+pub(super) fn error_lines(error: &Error) -> [String; 2] {
+    [format!("error: {}", error.what()), format!("  hint: {}", error.hint())]
 }
 
 /// Seconds since 1970 as RFC 3339.

@@ -7,7 +7,8 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::args::{Args, DemoArgs};
-use super::context::Context;
+use super::context::{Context, error_lines};
+use super::terminal::{Text, name, print};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 
@@ -90,7 +91,7 @@ impl Demo {
 
     fn say(&self, text: &str) {
         if self.loud {
-            tell(&format!("\n{text}"));
+            tell(&["", text]);
         }
     }
 
@@ -128,7 +129,7 @@ impl Demo {
 
     fn say_error(&self, error: &Error) {
         if self.loud {
-            tell(&format!("error: {}\n  hint: {}", error.what(), error.hint()));
+            tell(&error_lines(error));
         }
     }
 
@@ -151,10 +152,12 @@ impl Demo {
             ));
         }
         let hash = blake3::hash(&opened).to_hex();
-        let mut text = format!(
-            "\nThe opened model is the sealed one, byte for byte: blake3 {hash}\n\nFiles in {}:",
-            self.dir.display()
-        );
+        let mut text = vec![
+            String::new(),
+            format!("The opened model is the sealed one, byte for byte: blake3 {hash}"),
+            String::new(),
+            format!("Files in {}:", self.dir.display()),
+        ];
         let about = [
             ("hey_jarvis.tflite", "the model"),
             ("hey_jarvis.sealed", "the model, sealed: what is shipped"),
@@ -166,11 +169,9 @@ impl Demo {
             ("vault.json.registry", "the enrolled devices"),
             ("publisher.pem", "the publisher's public key"),
         ];
-        for (name, what) in about {
-            text.push_str(&format!("\n  {name:24}  {what}"));
-        }
+        text.extend(about.iter().map(|(name, what)| format!("  {name:24}  {what}")));
         let names: Vec<_> = about.iter().map(|(name, _)| name).collect();
-        context.show(&json!({ "dir": self.dir, "files": names, "blake3": hash.as_str() }), &text)
+        context.show(&json!({ "dir": name(&self.dir), "files": names, "blake3": hash.as_str() }), &text)
     }
 }
 
@@ -189,7 +190,6 @@ fn temporary_dir() -> Result<PathBuf> {
 }
 
 /// Where nobody listens any more, the demo still does its work.
-fn tell(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
+fn tell(text: &(impl Text + ?Sized)) {
+    let _ = print(text);
 }

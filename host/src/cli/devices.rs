@@ -5,6 +5,7 @@ use std::path::Path;
 use getrandom::SysRng;
 use modelseal_core::grant::{DeviceId, check_x25519};
 use modelseal_core::keys::X25519Secret;
+use modelseal_core::manifest::is_line;
 use modelseal_hsm::Role;
 use modelseal_hsm::wiped::wiped;
 use rand_core::UnwrapErr;
@@ -12,8 +13,12 @@ use serde_json::{Value, json};
 
 use super::args::{DeviceCommand, EnrollArgs};
 use super::context::{Context, time};
+use super::fingerprints::Keys;
+use super::models::read_trusted;
+use super::terminal::name;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing, Output};
+use crate::fingerprint::{Fingerprint, require};
 use crate::identity::{Enrolment, Identity};
 use crate::opener::now;
 use crate::pem;
@@ -29,8 +34,12 @@ pub(super) fn run(command: DeviceCommand, context: &Context<'_>) -> Result<()> {
             keygen(&id, &identity_out, &public_out, context)
         }
         DeviceCommand::Enroll(args) => enroll(&args, context),
-        DeviceCommand::Complete { identity, public_part } => complete(&identity, &public_part, context),
-        DeviceCommand::Trust { identity, publisher } => trust(&identity, &publisher, context),
+        DeviceCommand::Complete { identity, public_part, fingerprints } => {
+            complete(&identity, &public_part, &fingerprints, context)
+        }
+        DeviceCommand::Trust { identity, publisher, fingerprints } => {
+            trust(&identity, &publisher, &fingerprints, context)
+        }
         DeviceCommand::Update { sealed, grant, port, baud } => {
             update(sealed.as_deref(), &grant, &port, baud, context)
         }
@@ -53,14 +62,20 @@ fn keygen(id: &str, identity_out: &Path, public_out: &Path, context: &Context<'_
     output.write(public.as_bytes())?;
     identity.write_new(identity_out)?;
     output.commit()?;
-    let object = json!({ "device": id.as_str(), "identity": identity_out, "public": public_out });
+    let keys = Keys::of(identity.public_key(), &[]);
+    let object = json!({
+        "device": id.as_str(),
+        "identity": name(identity_out),
+        "public": name(public_out),
+        "fingerprint": keys.device(),
+    });
     let text = format!(
         "made {}, the secret of {}, and {}, its public key",
         identity_out.display(),
         id.as_str(),
         public_out.display()
     );
-    context.show(&object, &text)
+    context.show(&object, &keys.below(text))
 }
 
 /// An identity and its public key.
@@ -73,7 +88,7 @@ fn new_identity(id: DeviceId<'_>) -> Result<(Identity, String)> {
 fn enroll(args: &EnrollArgs, context: &Context<'_>) -> Result<()> {
     let id = device_id(&args.id)?;
     let lines = lines(&args.lines)?;
-    let public = args.public_key.as_deref().map(read_public).transpose()?;
+    let public = args.public_key.as_deref().map(|path| read_public(path, args.fingerprint)).transpose()?;
     let registry = context.registry()?;
     let vault = context.vault()?;
     let publisher = vault.publisher()?;
@@ -97,8 +112,15 @@ fn enroll(args: &EnrollArgs, context: &Context<'_>) -> Result<()> {
         hand_over(&identity, out, public.as_ref(), &enrolment)?;
     }
     locked.commit()?;
-    let object = json!({ "device": id.as_str(), "lines": lines, "identity": args.identity_out });
-    context.show(&object, &format!("enrolled {} for {}", id.as_str(), lines.join(", ")))
+    let keys = Keys::of(public, publisher.keys());
+    let object = json!({
+        "device": id.as_str(),
+        "lines": lines,
+        "identity": args.identity_out.as_ref().map(name),
+        "fingerprint": keys.device(),
+        "publisher_fingerprints": keys.publisher(),
+    });
+    context.show(&object, &keys.below(format!("enrolled {} for {}", id.as_str(), lines.join(", "))))
 }
 
 /// Writes the identity where there is none, or completes the one that `device keygen` made of the same key.
@@ -132,8 +154,7 @@ fn lines(lines: &[String]) -> Result<Vec<String>> {
         return Err(Error::usage(format!("{} lines are too many", unique.len()), "give at most 64"));
     }
     for line in &unique {
-        let spelt = line.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
-        if !(1..=64).contains(&line.len()) || !spelt {
+        if !is_line(line) {
             let error = Error::from(modelseal_core::Error::Line).as_usage();
             return Err(error.with_hint(format!("choose another name than {line:?}")));
         }
@@ -141,21 +162,33 @@ fn lines(lines: &[String]) -> Result<Vec<String>> {
     Ok(unique)
 }
 
-fn read_public(path: &Path) -> Result<[u8; 32]> {
+/// A device's public key, which is the one with this fingerprint, if one was given.
+fn read_public(path: &Path, given: Option<Fingerprint>) -> Result<[u8; 32]> {
     let text = String::from_utf8(files::read(path, PUBLIC_KEY_MAX)?).unwrap_or_default();
     let public =
         pem::parse_x25519(&text).ok_or_else(|| Error::malformed(path, "an X25519 public key in PEM"))?;
     check_x25519(&public, &mut UnwrapErr(SysRng)).map_err(|error| Error::from(error).about(path))?;
+    require(given.as_slice(), Fingerprint::of_x25519(&public).as_slice())
+        .map_err(|error| error.about(path))?;
     Ok(public)
 }
 
-fn complete(identity: &Path, public_part: &Path, context: &Context<'_>) -> Result<()> {
+fn complete(identity: &Path, public_part: &Path, given: &[Fingerprint], context: &Context<'_>) -> Result<()> {
     let part = Identity::read(public_part)?;
     Identity::read(identity)?;
     part.require_enrolled()?;
+    let publisher = part.publisher()?;
+    require(given, &Fingerprint::of_publisher(&publisher)).map_err(|error| error.about(public_part))?;
     let (own, ()) = Identity::update(identity, |own| complete_by(own, identity, &part, public_part))?;
-    let text = format!("{} can open: {}", own.device(), own.lines().join(", "));
-    context.show(&json!({ "device": own.device(), "lines": own.lines(), "identity": identity }), &text)
+    let keys = Keys::of(own.public_key(), publisher.keys());
+    let object = json!({
+        "device": own.device(),
+        "lines": own.lines(),
+        "identity": name(identity),
+        "fingerprint": keys.device(),
+        "publisher_fingerprints": keys.publisher(),
+    });
+    context.show(&object, &keys.below(format!("{} can open: {}", own.device(), own.lines().join(", "))))
 }
 
 fn enrolled(identity: &Path) -> Error {
@@ -186,17 +219,22 @@ fn complete_by(own: &mut Identity, identity: &Path, part: &Identity, public_part
     })
 }
 
-fn trust(path: &Path, publisher: &Path, context: &Context<'_>) -> Result<()> {
-    let publisher = super::models::read_publisher(publisher)?;
+fn trust(path: &Path, publisher: &Path, given: &[Fingerprint], context: &Context<'_>) -> Result<()> {
+    let publisher = read_trusted(publisher, given)?;
     Identity::read(path)?.require_enrolled()?;
     let (identity, ()) = Identity::update(path, |identity| {
         identity.require_enrolled()?;
         identity.trust(&publisher);
         Ok(())
     })?;
-    let keys = publisher.keys().len();
-    let text = format!("{} trusts {keys} publisher keys now", identity.device());
-    context.show(&json!({ "device": identity.device(), "identity": path, "keys": keys }), &text)
+    let (count, keys) = (publisher.keys().len(), Keys::of(None, publisher.keys()));
+    let object = json!({
+        "device": identity.device(),
+        "identity": name(path),
+        "keys": count,
+        "publisher_fingerprints": keys.publisher(),
+    });
+    context.show(&object, &keys.below(format!("{} trusts {count} publisher keys now", identity.device())))
 }
 
 /// There is nothing to check it by: whoever runs this says that the registry is the vault's.
@@ -205,7 +243,7 @@ fn update(sealed: Option<&Path>, grant: &Path, port: &Path, baud: u32, context: 
     let bar = context.progress("sending", brought.len());
     let version = brought.send(port, baud, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
-    let object = json!({ "port": port, "version": version });
+    let object = json!({ "port": name(port), "version": version });
     context
         .show(&object, &format!("the device has verified version {version}, and tries it at its next boot"))
 }
@@ -217,7 +255,7 @@ fn adopt(context: &Context<'_>) -> Result<()> {
     let vault = context.vault()?;
     Locked::adopt(&path, &*vault)?.commit()?;
     let text = format!("the registry {} with {devices} devices is this vault's now", path.display());
-    context.show(&json!({ "registry": path, "devices": devices }), &text)
+    context.show(&json!({ "registry": name(&path), "devices": devices }), &text)
 }
 
 fn registry(context: &Context<'_>) -> Result<Registry> {
@@ -232,20 +270,29 @@ fn list(context: &Context<'_>) -> Result<()> {
         format!("{id:width$}  {}  {}", kind(device), device.lines.join(","))
     };
     let lines: Vec<_> = registry.devices().iter().map(line).collect();
-    let text = if lines.is_empty() { "no device is enrolled".into() } else { lines.join("\n") };
-    context.answer(&json!({ "devices": objects }), &text)
+    let lines = if lines.is_empty() { vec!["no device is enrolled".into()] } else { lines };
+    context.answer(&json!({ "devices": objects }), &lines)
 }
 
 fn show(id: &str, context: &Context<'_>) -> Result<()> {
     let registry = registry(context)?;
     let device = registry.device(id)?;
-    let mut text =
-        format!("device    {id}\nlines     {}\nkey       {}", device.lines.join(", "), kind(device));
-    text.push_str(&format!("\nenrolled  {}", time(device.enrolled)));
-    if let DeviceKeyKind::X25519(pem) = &device.key {
-        text.push_str(&format!("\n{}", pem.trim_end()));
+    let mut text = vec![
+        format!("device    {id}"),
+        format!("lines     {}", device.lines.join(", ")),
+        format!("key       {}", kind(device)),
+        format!("enrolled  {}", time(device.enrolled)),
+    ];
+    let public = public_key(device);
+    let pem = public.as_ref().and_then(pem::x25519).unwrap_or_default();
+    text.extend(pem.lines().map(str::to_owned));
+    let keys = Keys::of(public, &registry.publisher_keys());
+    text.extend(keys.lines());
+    let mut object = object(id, device);
+    if let Some(object) = object.as_object_mut() {
+        object.insert("publisher_fingerprints".into(), keys.publisher().into());
     }
-    context.answer(&object(id, device), &text)
+    context.answer(&object, &text)
 }
 
 fn kind(device: &Device) -> String {
@@ -255,6 +302,20 @@ fn kind(device: &Device) -> String {
     }
 }
 
+fn public_key(device: &Device) -> Option<[u8; 32]> {
+    match &device.key {
+        DeviceKeyKind::Fleet(_) => None,
+        DeviceKeyKind::X25519(text) => pem::parse_x25519(text),
+    }
+}
+
 fn object(id: &str, device: &Device) -> Value {
-    json!({ "device": id, "lines": device.lines, "key": device.key, "enrolled": device.enrolled })
+    let print = public_key(device).and_then(|public| Fingerprint::of_x25519(&public));
+    json!({
+        "device": id,
+        "lines": device.lines,
+        "key": device.key,
+        "enrolled": device.enrolled,
+        "fingerprint": print.map(|print| print.hex()),
+    })
 }

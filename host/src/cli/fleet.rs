@@ -15,6 +15,7 @@ use serde_json::json;
 use super::args::GrantArgs;
 use super::context::Context;
 use super::models::explain_floor;
+use super::terminal::name;
 use crate::directory::{Directory, LIST_GRANT, grant_name};
 use crate::error::{Code, Error, Result};
 use crate::files;
@@ -87,7 +88,7 @@ pub(super) fn grant(
     granted = added(granted, more);
     bar.finish_and_clear();
     let object = json!({
-        "grants": args.output,
+        "grants": name(&args.output),
         "model": header.id().to_string(),
         "line": subject.line,
         "version": subject.version,
@@ -100,9 +101,9 @@ pub(super) fn grant(
         "seconds": begun.elapsed().as_secs_f64(),
     });
     let what = format!("{} version {}", subject.line, subject.version);
-    let mut text = said(granted, recipients.len(), &what, &args.output);
+    let mut text = vec![said(granted, recipients.len(), &what, &args.output)];
     if !left_out.is_empty() {
-        text.push_str(&format!("\nleft out {}, not enrolled for {}", some_of(&left_out), subject.line));
+        text.push(format!("left out {}, not enrolled for {}", some_of(&left_out), subject.line));
     }
     context.show(&object, &text)
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::args::{GrantArgs, OpenArgs, SealArgs};
 use super::context::Context;
 use super::models::{claims, explain_floor, opener, own_publisher, protect};
+use super::terminal::name;
 use crate::directory::{self, Directory, LIST_GRANT, LIST_NAME, Release, grant_name, open_list};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing, Output};
@@ -46,7 +47,7 @@ pub(super) fn seal(args: &SealArgs, folder: &Folder, context: &Context<'_>) -> R
     let sealed = directory::seal(&*vault, folder, &protected, &release, &args.output, progress)?;
     bar.finish_and_clear();
     let object = json!({
-        "sealed": args.output,
+        "sealed": name(&args.output),
         "id": sealed.id.to_string(),
         "line": said.line,
         "version": said.model_version,
@@ -82,7 +83,7 @@ pub(super) fn open(args: &OpenArgs, folder: Folder, context: &Context<'_>) -> Re
     let header = directory.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
-        "opened": args.output,
+        "opened": name(&args.output),
         "line": subject.line,
         "version": subject.version,
         "kind": subject.kind,
@@ -118,15 +119,15 @@ pub(super) fn verify(folder: Folder, given: Option<&Publisher>, context: &Contex
         "version": subject.version,
         "files": files,
     });
-    let mut text = format!(
+    let mut text = vec![format!(
         "genuine: {} version {}, {}, id {}",
         subject.line,
         subject.version,
         counted(files),
         header.id()
-    );
+    )];
     if !complete {
-        text.push_str("\nwhether one is missing or was swapped, only who can open the list can see");
+        text.push("whether one is missing or was swapped, only who can open the list can see".into());
     }
     context.show(&object, &text)
 }
@@ -199,7 +200,9 @@ pub(super) fn inspect(folder: &Folder, context: &Context<'_>) -> Result<()> {
         let header = sealed.header()?;
         let subject = &header.manifest().subject;
         let (kind, length) = (subject.kind, subject.length);
-        objects.push(json!({ "file": path, "id": header.id().to_string(), "kind": kind, "length": length }));
+        objects.push(
+            json!({ "file": name(path), "id": header.id().to_string(), "kind": kind, "length": length }),
+        );
         rows.push(format!("file          {} ({kind}, {length} bytes)", path.display()));
     }
     let mut object = super::inspect::sealed_object(&list)?;
@@ -207,8 +210,8 @@ pub(super) fn inspect(folder: &Folder, context: &Context<'_>) -> Result<()> {
         fields.insert("type".into(), "sealed folder".into());
         fields.insert("files".into(), objects.into());
     }
-    rows.insert(0, super::inspect::sealed_text(&list)?);
-    context.answer(&object, &rows.join("\n"))
+    let text = [super::inspect::sealed_text(&list)?, rows].concat();
+    context.answer(&object, &text)
 }
 
 /// One grant for each file, and one for the list: whoever gets them can open the folder, and no other.
@@ -234,7 +237,7 @@ pub(super) fn grant_to_one(
     let granted = granter.grant_all(&directory);
     let grants = granted.map_err(|error| explain_floor(error, subject.version))?;
     let object = json!({
-        "grants": args.output,
+        "grants": name(&args.output),
         "made": grants,
         "device": id.as_str(),
         "model": header.id().to_string(),

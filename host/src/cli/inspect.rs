@@ -43,11 +43,11 @@ pub(super) fn run(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
     context.answer(&object, &text)
 }
 
-fn say_sealed(sealed: &SealedFile) -> Result<(Value, String)> {
+fn say_sealed(sealed: &SealedFile) -> Result<(Value, Vec<String>)> {
     Ok((sealed_object(sealed)?, sealed_text(sealed)?))
 }
 
-fn say_grant(path: &Path, input: &mut dyn Read) -> Result<(Value, String)> {
+fn say_grant(path: &Path, input: &mut dyn Read) -> Result<(Value, Vec<String>)> {
     let mut bytes = Vec::new();
     let read = input.take(GRANT_MAX as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::io(path, &error))?;
@@ -90,7 +90,7 @@ pub(super) fn sealed_object(sealed: &SealedFile) -> Result<Value> {
     }))
 }
 
-pub(super) fn sealed_text(sealed: &SealedFile) -> Result<String> {
+pub(super) fn sealed_text(sealed: &SealedFile) -> Result<Vec<String>> {
     let header = sealed.header()?;
     let (manifest, layout) = (header.manifest(), header.layout());
     let subject = &manifest.subject;
@@ -131,7 +131,7 @@ fn grant_object(grant: &Grant<'_>) -> Value {
     })
 }
 
-fn grant_text(grant: &Grant<'_>) -> String {
+fn grant_text(grant: &Grant<'_>) -> Vec<String> {
     let terms = grant.terms();
     let validity = match terms.validity {
         Some(validity) => format!("{} to {}", time(validity.not_before), time(validity.not_after)),
@@ -155,7 +155,7 @@ fn wrapping_name(wrapping: Wrapping) -> &'static str {
     }
 }
 
-fn table(rows: &[(&str, String)]) -> String {
+fn table(rows: &[(&str, String)]) -> Vec<String> {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
+    rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect()
 }

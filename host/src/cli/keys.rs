@@ -4,17 +4,20 @@ use modelseal_hsm::{Finding, Key, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{InitArgs, KeyCommand};
-use super::context::Context;
+use super::context::{Context, look_at};
+use super::fingerprints::Keys;
 use super::life;
+use super::terminal::name;
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
+use crate::fingerprint::Fingerprint;
 use crate::pem;
 use crate::vaults;
 
 pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
     let registry = context.registry()?;
-    context.warn_of_pin_source(&location);
+    look_at(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = vaults::create(&location, &registry, algorithm, &|| context.ask(&location, true))?;
     let keys = vault.keys()?;
@@ -24,11 +27,11 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let text: Vec<_> = std::iter::once(made).chain(lacking.iter().map(|(_, text)| text.clone())).collect();
     let object = json!({
         "vault": location.to_string(),
-        "registry": registry,
-        "keys": keys.iter().map(key_object).collect::<Vec<_>>(),
+        "registry": name(&registry),
+        "keys": keys.iter().map(|key| key_object(&*vault, key)).collect::<Vec<_>>(),
         "unavailable": lacking.iter().map(|(role, _)| role.name()).collect::<Vec<_>>(),
     });
-    context.show(&object, &text.join("\n"))
+    context.show(&object, &text)
 }
 
 /// The roles whose keys a token can't have, and what that means.
@@ -60,21 +63,38 @@ fn list(vault: &dyn Vault, context: &Context<'_>) -> Result<()> {
     let is_retired = |key: &Key| retired.contains(&(key.role, key.version));
     let line = |key: &Key| {
         let state = if is_retired(key) { "  retired" } else { "" };
-        format!("{}/{}  {}{state}", key.role.name(), key.version, key.algorithm.name())
+        let own = format!("{}/{}  {}{state}", key.role.name(), key.version, key.algorithm.name());
+        match fingerprint(vault, key) {
+            Some(print) => vec![own, format!("  fingerprint  {print}")],
+            None => vec![own],
+        }
     };
     let object = |key: &Key| {
-        let mut object = key_object(key);
+        let mut object = key_object(vault, key);
         if let Some(object) = object.as_object_mut() {
             object.insert("retired".into(), is_retired(key).into());
         }
         object
     };
-    let lines: Vec<_> = keys.iter().map(line).collect();
-    context.answer(&json!({ "keys": keys.iter().map(object).collect::<Vec<_>>() }), &lines.join("\n"))
+    let lines: Vec<_> = keys.iter().flat_map(line).collect();
+    context.answer(&json!({ "keys": keys.iter().map(object).collect::<Vec<_>>() }), &lines)
 }
 
-pub(super) fn key_object(key: &Key) -> Value {
-    json!({ "role": key.role.name(), "version": key.version, "algorithm": key.algorithm.name() })
+/// What is shown of a key. One that has no public part has no fingerprint.
+pub(super) fn key_object(vault: &dyn Vault, key: &Key) -> Value {
+    let mut object =
+        json!({ "role": key.role.name(), "version": key.version, "algorithm": key.algorithm.name() });
+    if let (Some(object), Some(print)) = (object.as_object_mut(), fingerprint(vault, key)) {
+        object.insert("fingerprint".into(), print.hex().into());
+    }
+    object
+}
+
+fn fingerprint(vault: &dyn Vault, key: &Key) -> Option<Fingerprint> {
+    if key.role != Role::Publisher {
+        return None;
+    }
+    vault.publisher_key(key.version).ok().as_ref().and_then(Fingerprint::of_publisher_key)
 }
 
 /// Where there is no login to a token, everything else about it is shown all the same.
@@ -125,7 +145,7 @@ fn status(finding: &Finding) -> &'static str {
 }
 
 /// A heading for each part, and a line for each finding: what, in what state, and what was found.
-fn table(findings: &[Finding]) -> String {
+fn table(findings: &[Finding]) -> Vec<String> {
     let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for part in findings.chunk_by(|one, next| one.part == next.part) {
@@ -138,7 +158,7 @@ fn table(findings: &[Finding]) -> String {
             format!("  {status:4}  {:width$}  {}", finding.subject, finding.detail)
         }));
     }
-    lines.join("\n")
+    lines
 }
 
 fn export(
@@ -157,12 +177,21 @@ fn export(
         pems.push(pem::publisher(key).ok_or(modelseal_core::Error::Key)?);
     }
     let text = pems.concat();
+    let shown = Keys::of(None, &keys);
+    let prints = shown.publisher();
     match output {
-        None => context.answer(&json!({ "publisher": pems }), text.trim_end()),
+        None => {
+            // Beside what may go into a file.
+            context.note_text(&shown.below("the fingerprints of these keys:".into()));
+            let lines: Vec<_> = text.lines().collect();
+            context.answer(&json!({ "publisher": pems, "publisher_fingerprints": prints }), &lines)
+        }
         Some(path) => {
             context.protect(path, &[])?;
             files::write(path, text.as_bytes(), Access::Public, Existing::Replace)?;
-            context.show(&json!({ "output": path, "keys": pems.len() }), &format!("wrote {}", path.display()))
+            let object =
+                json!({ "output": name(path), "keys": pems.len(), "publisher_fingerprints": prints });
+            context.show(&object, &shown.below(format!("wrote {}", path.display())))
         }
     }
 }

@@ -7,14 +7,16 @@ use modelseal_hsm::{Key, Location, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{DestroyArgs, RetireArgs, RewrapArgs, RotateArgs};
-use super::context::{Context, error_object, typed};
+use super::context::{Context, error_object, look_at, typed};
 use super::keys::key_object;
+use super::terminal::{name, names};
 use crate::depends::{self, Dependents, find_sealed};
 use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing};
 use crate::registry::Registry;
 use crate::rewrap::{self as rewrapping, Rewrapped};
-use crate::vaults::make_parent;
+use crate::text::shown;
+use crate::vaults::{make_parent, tell_if_exposed};
 
 /// How many names a message has; the rest is counted.
 const NAMES_MAX: usize = 8;
@@ -38,7 +40,7 @@ pub(super) fn rewrap(args: &RewrapArgs, context: &Context<'_>) -> Result<()> {
     let lines = done.iter().filter_map(|(file, result)| Some(rewrapped_text(file, result.as_ref().ok()?)));
     let lines: Vec<_> = lines.collect();
     if context.is_json() || !lines.is_empty() {
-        context.show(&json!({ "rewrapped": objects }), &lines.join("\n"))?;
+        context.show(&json!({ "rewrapped": objects }), &lines)?;
     }
     if let [(_, Err(error))] = &done[..] {
         return Err(error.clone());
@@ -59,13 +61,13 @@ pub(super) fn rewrap(args: &RewrapArgs, context: &Context<'_>) -> Result<()> {
 fn rewrapped_object(file: &Path, result: &Result<Rewrapped>) -> Value {
     match result {
         Ok(done) => json!({
-            "file": file,
+            "file": name(file),
             "ok": true,
             "to": done.to,
             "written": done.written,
             "cleared": done.cleared,
         }),
-        Err(error) => json!({ "file": file, "ok": false, "error": error_object(error) }),
+        Err(error) => json!({ "file": name(file), "ok": false, "error": error_object(error) }),
     }
 }
 
@@ -108,15 +110,16 @@ pub(super) fn rotate(args: &RotateArgs, context: &Context<'_>) -> Result<()> {
     };
     let keys = vault.keys()?;
     let made = keys.iter().find(|key| key.role == role && key.version == version);
-    let mut text = format!("made {}/{version}, which is used from now on; {next}", role.name());
+    let mut text = vec![format!("made {}/{version}, which is used from now on; {next}", role.name())];
     let left_out = if role == Role::Publisher { left_out(&*vault, &keys)? } else { Vec::new() };
     if !left_out.is_empty() {
         let names = list(left_out.iter().cloned());
-        text.push_str(&format!(
-            "\nreaders take {TRUSTED_MAX} keys, so `key export` and new identities leave out {names}: `modelseal reseal` what only they signed"
+        text.push(format!(
+            "readers take {TRUSTED_MAX} keys, so `key export` and new identities leave out {names}: `modelseal reseal` what only they signed"
         ));
     }
-    context.show(&json!({ "made": made.map(key_object), "not_exported": left_out }), &text)
+    context
+        .show(&json!({ "made": made.map(|key| key_object(&*vault, key)), "not_exported": left_out }), &text)
 }
 
 /// The publisher keys that are used and that readers don't get any more: they take the newest.
@@ -159,14 +162,14 @@ pub(super) fn retire(args: &RetireArgs, context: &Context<'_>) -> Result<()> {
     let failed: Vec<_> = found
         .failed
         .iter()
-        .map(|(file, error)| json!({ "file": file, "error": error_object(error) }))
+        .map(|(file, error)| json!({ "file": name(file), "error": error_object(error) }))
         .collect();
     let object = json!({
         "retired": key,
         "looked_at": found.looked_at,
-        "sealed": found.sealed,
+        "sealed": names(&found.sealed),
         "devices": found.devices,
-        "foreign": found.foreign,
+        "foreign": names(&found.foreign),
         "failed": failed,
     });
     context.show(&object, &retired_text(role, &key, &found))
@@ -219,7 +222,11 @@ fn require_independent(role: Role, key: &str, found: &Dependents, given: &[PathB
         let mut what = format!("{} sealed models can't be looked at; the first: ", found.failed.len());
         let said = error.what();
         let file = file.display().to_string();
-        what.push_str(&if said.starts_with(&file) { said.to_owned() } else { format!("{file}: {said}") });
+        what.push_str(&if said.starts_with(&*shown(&file)) {
+            said.to_owned()
+        } else {
+            format!("{file}: {said}")
+        });
         return Err(Error::new(error.code(), what, "name those that can be, or give --force"));
     }
     if !found.foreign.is_empty() {
@@ -242,7 +249,7 @@ fn list(names: impl ExactSizeIterator<Item = String>) -> String {
     names.join(", ")
 }
 
-fn retired_text(role: Role, key: &str, found: &Dependents) -> String {
+fn retired_text(role: Role, key: &str, found: &Dependents) -> Vec<String> {
     let mut text = format!("retired {key}");
     match role {
         Role::Fleet if found.devices.is_empty() => text.push_str("; no device depends on it"),
@@ -254,20 +261,21 @@ fn retired_text(role: Role, key: &str, found: &Dependents) -> String {
             found.sealed.len()
         )),
     }
+    let mut text = vec![text];
     for path in &found.sealed {
-        text.push_str(&format!("\n  depends on it: {}", path.display()));
+        text.push(format!("  depends on it: {}", path.display()));
     }
     for device in &found.devices {
-        text.push_str(&format!("\n  depends on it: {device}"));
+        text.push(format!("  depends on it: {device}"));
     }
     for path in &found.foreign {
-        text.push_str(&format!("\n  no key of this vault signed: {}", path.display()));
+        text.push(format!("  no key of this vault signed: {}", path.display()));
     }
     for (path, error) in &found.failed {
-        text.push_str(&format!("\n  not looked at: {}: {error}", path.display()));
+        text.push(format!("  not looked at: {}: {error}", path.display()));
     }
     if role == Role::Publisher {
-        text.push_str("\ndevices enrolled before the next version trust it until they get the newer keys: `modelseal device trust`, or their firmware");
+        text.push("devices enrolled before the next version trust it until they get the newer keys: `modelseal device trust`, or their firmware".into());
     }
     text
 }
@@ -308,6 +316,7 @@ pub(super) fn destroy(args: &DestroyArgs, context: &Context<'_>) -> Result<()> {
 pub(super) fn backup(output: &Path, context: &Context<'_>) -> Result<()> {
     context.protect(output, &[])?;
     let location = context.location()?;
+    look_at(&location);
     let bytes =
         modelseal_hsm::backup(&location, &|| context.ask(&location, false), &|| context.ask_of_backup(true))?;
     files::write(output, &bytes, Access::Private, Existing::Keep)?;
@@ -317,7 +326,7 @@ pub(super) fn backup(output: &Path, context: &Context<'_>) -> Result<()> {
         output.display(),
         registry.display()
     );
-    context.show(&json!({ "backup": output, "registry": registry }), &text)
+    context.show(&json!({ "backup": name(output), "registry": name(&registry) }), &text)
 }
 
 pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
@@ -327,6 +336,7 @@ pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
     if let Location::File(path) = &location {
         make_parent(path)?;
     }
+    tell_if_exposed(backup);
     let vault = modelseal_hsm::restore(&location, backup, &|| context.ask_of_backup(false), &|| {
         context.ask(&location, true)
     })?;
@@ -337,8 +347,8 @@ pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
     let text = format!("restored {} keys into {location}{next}{place}", keys.len());
     let object = json!({
         "vault": location.to_string(),
-        "keys": keys.iter().map(key_object).collect::<Vec<_>>(),
-        "registry": registry,
+        "keys": keys.iter().map(|key| key_object(&*vault, key)).collect::<Vec<_>>(),
+        "registry": name(&registry),
         "registry_exists": there,
     });
     context.show(&object, &text)

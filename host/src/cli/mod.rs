@@ -1,6 +1,7 @@
 //! The command line: `args` says what can be asked, `context` holds what all commands share, and the commands
 //! stand in `models`, `exec`, `fleet`, `folders`, `migrate`, `inspect`, `devices`, `keys`, `life` and `demo`. `secret` and `prompt` find the
-//! passphrase or PIN, `trace` shows what was done with the keys.
+//! passphrase or PIN, `trace` shows what was done with the keys, and all text that is shown
+//! goes through `terminal`.
 
 mod args;
 mod context;
@@ -8,6 +9,7 @@ mod demo;
 mod devices;
 #[cfg(target_os = "linux")]
 mod exec;
+mod fingerprints;
 mod fleet;
 mod folders;
 mod inspect;
@@ -19,6 +21,7 @@ mod parts;
 #[cfg(unix)]
 mod prompt;
 mod secret;
+mod terminal;
 mod trace;
 
 use std::io::Write;
@@ -28,6 +31,7 @@ use clap::{CommandFactory, Parser};
 use modelseal_hsm::wiped::wiped;
 
 use crate::error::{Code, Error, Result};
+use crate::text::shown;
 use args::{Args, Command};
 use context::Context;
 
@@ -54,15 +58,13 @@ fn end_if_stuck(code: u8) {
 fn run_and_report() -> u8 {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     let context = Context::new(&args.global);
     if args.global.trace {
         trace::show(args.global.json);
     }
-    if context.is_loud() {
-        crate::files::tell_of_waiting();
-    }
+    context::listen(&args.global);
     match run(args.command, &context) {
         Ok(()) => 0,
         Err(error) => {
@@ -89,19 +91,35 @@ fn forbid_core_dumps() {
 
 /// `--help` and `--version` come as errors, too. With `--json`, a wrong command line is an object like any
 /// other error.
-fn usage(error: &clap::Error) -> u8 {
-    if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
-        let text = error.to_string();
+fn usage(error: clap::Error) -> u8 {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return 0;
+    }
+    let lines = usage_lines(&error);
+    if std::env::args_os().any(|arg| arg == "--json") {
         // All of what clap says before it shows the usage.
         let said =
-            text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-        let what = said.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+            lines.iter().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+        let what = said.map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         let what = what.trim_start_matches("error: ").to_owned();
         context::report_json(&Error::usage(what, "see modelseal --help"));
     } else {
-        let _ = error.print();
+        terminal::complain(&lines);
     }
-    if error.use_stderr() { Code::Usage as u8 } else { 0 }
+    Code::Usage as u8
+}
+
+/// What clap says of a command line that is wrong in the same way and has nothing in it that would break a line: its
+/// text has arguments in it as they are.
+fn usage_lines(error: &clap::Error) -> Vec<String> {
+    let shown = std::env::args_os().map(|arg| shown(&arg.to_string_lossy()).into_owned());
+    match Args::try_parse_from(shown) {
+        Err(shown) if shown.kind() == error.kind() => {
+            shown.render().to_string().lines().map(str::to_owned).collect()
+        }
+        _ => vec![format!("error: {}", error.kind()), "For more information, try '--help'.".into()],
+    }
 }
 
 fn run(command: Command, context: &Context<'_>) -> Result<()> {
@@ -126,7 +144,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<()> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "modelseal", &mut script);
-            context::print(String::from_utf8_lossy(&script).trim_end())
+            terminal::print_data(&String::from_utf8_lossy(&script))
         }
         Command::Man { dir } => man(&dir, context),
     }
@@ -143,6 +161,8 @@ fn exec(_: &args::ExecArgs, _: &Context<'_>) -> Result<()> {
 fn man(dir: &std::path::Path, context: &Context<'_>) -> Result<()> {
     let made = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir));
     made.map_err(|error| Error::io(dir, &error))?;
-    context
-        .show(&serde_json::json!({ "dir": dir }), &format!("wrote the manual pages into {}", dir.display()))
+    context.show(
+        &serde_json::json!({ "dir": terminal::name(dir) }),
+        &format!("wrote the manual pages into {}", dir.display()),
+    )
 }

@@ -11,9 +11,11 @@ use serde_json::json;
 
 use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, Said, SealArgs, VerifyArgs};
 use super::context::Context;
+use super::terminal::name;
 use super::{fleet, folders, parts};
 use crate::error::{Error, Result};
 use crate::files::{self, Access, Existing, Output};
+use crate::fingerprint::{self, Fingerprint};
 use crate::grant::Limits;
 use crate::io::Input;
 use crate::open::{SealedFile, SealedInput, to_stdout};
@@ -76,7 +78,7 @@ pub(super) fn report_sealed(
     context: &Context<'_>,
 ) -> Result<()> {
     let object = json!({
-        "sealed": output,
+        "sealed": name(output),
         "id": sealed.id.to_string(),
         "line": said.line,
         "version": said.model_version,
@@ -120,7 +122,7 @@ pub(super) fn reseal(args: &ResealArgs, context: &Context<'_>) -> Result<()> {
         sealing::reseal(&*vault, &mut sealed, changes, &args.output, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
     let object = json!({
-        "sealed": args.output,
+        "sealed": name(&args.output),
         "id": resealed.id.to_string(),
         "line": line,
         "version": args.model_version,
@@ -150,7 +152,7 @@ pub(super) fn claims(claims: &[String]) -> Result<Claims<'_>> {
 }
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context<'_>) -> Result<()> {
-    let given = args.publisher.as_deref().map(read_publisher).transpose()?;
+    let given = args.publisher.as_deref().map(|path| read_trusted(path, &args.fingerprints)).transpose()?;
     let mut sealed = match SealedInput::open(&args.sealed)? {
         SealedInput::Folder(folder) => return folders::verify(folder, given.as_ref(), context),
         SealedInput::Model(sealed) => sealed,
@@ -190,7 +192,14 @@ pub(super) fn own_publisher(vault: &dyn Vault, sealed: &SealedFile) -> Result<Pu
     Ok(vault.publisher()?)
 }
 
-pub(super) fn read_publisher(path: &Path) -> Result<Publisher> {
+/// A publisher's keys, which are exactly those with these fingerprints, if any were given.
+pub(super) fn read_trusted(path: &Path, given: &[Fingerprint]) -> Result<Publisher> {
+    let publisher = read_publisher(path)?;
+    fingerprint::require(given, &Fingerprint::of_publisher(&publisher)).map_err(|error| error.about(path))?;
+    Ok(publisher)
+}
+
+fn read_publisher(path: &Path) -> Result<Publisher> {
     let text = String::from_utf8(files::read(path, PEM_MAX)?).unwrap_or_default();
     let keys = pem::parse_publisher(&text)
         .ok_or_else(|| Error::malformed(path, "a publisher's public key in PEM"))?;
@@ -262,7 +271,7 @@ fn report_opened(args: &OpenArgs, context: &Context<'_>, opened: &OpenedHeader) 
     let header = opened.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
-        "opened": args.output,
+        "opened": name(&args.output),
         "line": subject.line,
         "version": subject.version,
         "kind": subject.kind,
@@ -324,7 +333,7 @@ fn grant_to_one(
     let bytes = bytes.map_err(|error| explain_floor(error, subject.version))?;
     files::write(&args.output, &bytes, Access::Public, Existing::Replace)?;
     let object = json!({
-        "grant": args.output,
+        "grant": name(&args.output),
         "device": id.as_str(),
         "model": header.id().to_string(),
         "line": subject.line,

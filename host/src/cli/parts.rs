@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::{OpenArgs, TensorsArgs};
 use super::context::Context;
 use super::models::{is_stream, open_stream, opener, write_stream};
+use super::terminal::name;
 use crate::error::Result;
 use crate::files::{Access, Existing, Output};
 use crate::lazy::LazyModel;
@@ -30,15 +31,12 @@ fn list(tensors: &Tensors, context: &Context<'_>) -> Result<()> {
     for name in tensors.names() {
         let tensor = tensors.get(&name)?;
         let Range { start, end } = tensor.bytes;
-        // A name is the model's, and a terminal obeys control characters.
-        let shown =
-            if name.contains(char::is_control) { name.escape_debug().to_string() } else { name.clone() };
-        lines.push(format!("{shown}  {}  {:?}  {start}..{end}", tensor.dtype, tensor.shape));
+        lines.push(format!("{name}  {}  {:?}  {start}..{end}", tensor.dtype, tensor.shape));
         objects.push(json!({
             "name": name, "dtype": tensor.dtype, "shape": tensor.shape, "start": start, "end": end,
         }));
     }
-    context.show(&json!({ "tensors": objects }), &lines.join("\n"))
+    context.show(&json!({ "tensors": objects }), &lines)
 }
 
 /// Writes only what was asked for. Nothing is confirmed: of the rest of the model, nothing is known.
@@ -71,7 +69,7 @@ fn report(args: &OpenArgs, context: &Context<'_>, model: &LazyModel, length: u64
     let header = model.header()?;
     let subject = &header.manifest().subject;
     let object = json!({
-        "opened": args.output,
+        "opened": name(&args.output),
         "line": subject.line,
         "version": subject.version,
         "kind": subject.kind,

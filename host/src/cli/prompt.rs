@@ -10,6 +10,8 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use zeroize::Zeroizing;
 
+use crate::text::shown;
+
 /// Longest line: longer ones are no passphrases.
 const MAX: usize = 4096;
 
@@ -17,7 +19,7 @@ const MAX: usize = 4096;
 pub(super) fn ask(text: &str) -> io::Result<Zeroizing<String>> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
     let silence = Silence::begin(&terminal)?;
-    terminal.write_all(text.as_bytes())?;
+    terminal.write_all(shown(text).as_bytes())?;
     let line = read_line(&mut terminal);
     drop(silence);
     terminal.write_all(b"\n")?;

@@ -7,20 +7,20 @@ use crate::vaults::{BACKUP, Source};
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// A vault's own. `warn` is called if others can read the file.
-pub(super) fn obtain(location: &Location, new: bool, warn: &dyn Fn(&str)) -> Result<Passphrase> {
+/// A vault's own.
+pub(super) fn obtain(location: &Location, new: bool) -> Result<Passphrase> {
     let new = new && matches!(location, Location::File(_));
-    look_up(Source::of(location), &location.to_string(), new, warn)
+    look_up(Source::of(location), &location.to_string(), new)
 }
 
 /// That of a backup.
-pub(super) fn obtain_for_backup(new: bool, warn: &dyn Fn(&str)) -> Result<Passphrase> {
-    look_up(&BACKUP, "the backup", new, warn)
+pub(super) fn obtain_for_backup(new: bool) -> Result<Passphrase> {
+    look_up(&BACKUP, "the backup", new)
 }
 
 /// A new one is asked for twice.
-fn look_up(source: &Source, of: &str, new: bool, warn: &dyn Fn(&str)) -> Result<Passphrase> {
-    if let Some(found) = source.find(warn)? {
+fn look_up(source: &Source, of: &str, new: bool) -> Result<Passphrase> {
+    if let Some(found) = source.find()? {
         return Ok(found);
     }
     let first = prompt(&format!("{} of {of}: ", source.name))?;

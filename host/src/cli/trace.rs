@@ -1,8 +1,8 @@
 //! `--trace`: what was done with a vault's keys, on standard error.
 
-use std::io;
-
 use tracing_subscriber::fmt::format::FmtSpan;
+
+use super::terminal::Lines;
 
 /// From now on, until the process ends: a line for each operation when it is done, or an object with `--json`.
 pub(super) fn show(json: bool) {
@@ -10,7 +10,7 @@ pub(super) fn show(json: bool) {
     let ours = |metadata: &tracing::Metadata<'_>| metadata.target().starts_with("modelseal");
     let filter = tracing_subscriber::filter::filter_fn(ours);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(move || Lines { json })
         .with_ansi(false)
         .with_span_events(FmtSpan::CLOSE);
     use tracing_subscriber::Layer;
