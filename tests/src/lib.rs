@@ -10,7 +10,7 @@
 //! - [`forge`], [`mod@format`]: the format over again, for attackers who know it and hold a key
 //! - [`exposed`]: every secret that the files of a workspace imply, for whoever has the passphrase
 //! - `remains`: the search for secrets in another process's memory
-//! - [`boards`]: boards in QEMU; [`probe`]: a board under a debugger, through [`debugger`]; [`sdcard`]: a card for one
+//! - [`boards`]: boards in QEMU; [`probe`]: a board under a debugger, through [`debugger`]
 //! - [`vectors`]: the conformance vectors, and what makes them
 
 #![allow(
@@ -34,7 +34,6 @@ pub mod probe;
 pub mod published;
 #[cfg(target_os = "linux")]
 pub mod remains;
-pub mod sdcard;
 pub mod softhsm;
 pub mod story;
 pub mod tokens;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use defmt_decoder::{DecodeError, Frame, StreamDecoder, Table};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::options::Options;
 
 /// Decodes the log while it arrives. It is complete only with a verdict. That may be kept in a file, for whoever wants

@@ -7,10 +7,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use embedded_io_adapters::std::FromStd;
-use modelseal_firmware::modelseal_core;
 use modelseal_firmware::update::send::{Failure as Failed, Update};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::options::Options;
 use crate::program::read_grant;
 
@@ -23,7 +22,7 @@ pub(crate) fn send(options: &Options) -> Result<(), Failure> {
     let grant = read_grant(options)?;
     let socket = connect(Path::new(options.require("socket")?))?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    let left = options.get("cut").map(str::parse).transpose()?.unwrap_or(u64::MAX);
+    let left = options.number("cut")?.unwrap_or(u64::MAX);
     let mut sent = 0;
     let line = FromStd::new(Line { socket, left, sent: &mut sent });
     let update = Update { image: image.as_deref(), grant: &grant };
@@ -58,7 +57,7 @@ pub(crate) fn refused(code: u16) -> Failure {
     match modelseal_core::Error::ALL.iter().find(|error| error.code() == code) {
         Some(error) => {
             println!("refused {code} {}", error.name());
-            modelseal::Error::from(*error).into()
+            (*error).into()
         }
         None => format!("the board refuses the update with {code}").into(),
     }

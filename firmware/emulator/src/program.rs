@@ -10,11 +10,10 @@ use modelseal_firmware::provision::{DELIVERED_GRANT_MAX, Delivery};
 use modelseal_firmware::state::{Choice, Slot, State, StateStore, TRIES, Trial};
 use modelseal_firmware::storage::GRANT_BUFFER;
 
-use modelseal_tests::sdcard;
-
-use crate::Failure;
 use crate::chips::Chip;
+use crate::failure::Failure;
 use crate::options::Options;
+use crate::sdcard;
 use crate::send::refused;
 
 const MPS2: &str = "mps2-an386";
@@ -83,9 +82,9 @@ fn other(choice: Choice) -> Choice {
 /// Stores that they are to be tried.
 fn install(eeprom: &Path, choice: Choice) -> Result<(), Failure> {
     let mut store = remembered(eeprom)?;
-    let state = store.load().map_err(modelseal::Error::from)?;
+    let state = store.load()?;
     let trial = Some(Trial { choice, tries: TRIES });
-    Ok(store.store(State { trial, ..state }).map_err(modelseal::Error::from)?)
+    Ok(store.store(State { trial, ..state })?)
 }
 
 /// The memory map is in firmware/boards/mps2-an386/src/places.rs.
@@ -108,7 +107,7 @@ fn mps2(options: &Options, choice: Choice, sealed: &[u8], grant: &[u8]) -> Resul
     }
     storage.write(image, sealed)?;
     let beside = Delivery { sealed_len: sealed.len() as u64, grant };
-    let beside = beside.encode(&mut buffer).map_err(modelseal::Error::from)?;
+    let beside = beside.encode(&mut buffer)?;
     eeprom.write(delivery(choice), beside)?;
     Ok(())
 }

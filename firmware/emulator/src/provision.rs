@@ -4,25 +4,24 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
-use modelseal_core::grant::DeviceId;
 use modelseal_firmware::eeprom::first_state;
 use modelseal_firmware::provision::{PROVISIONED_MAX, Provisioned, Purpose, SURROUNDINGS_MAX, Surroundings};
 use zeroize::Zeroizing;
 
-use crate::Failure;
 use crate::chips::EEPROM_LEN;
+use crate::failure::Failure;
 use crate::options::{Options, line};
 
 /// The device's own record, and then its surroundings in this run.
 pub(crate) fn provision(options: &Options) -> Result<(), Failure> {
     let identity = options.identity()?;
     let provisioned = Provisioned {
-        device: DeviceId::new(identity.device())?,
+        device: identity.device()?,
         line: line(&identity, options)?,
         publisher: identity.publisher()?,
         secret: identity.secret()?,
     };
-    let now = options.get("time").map(str::parse).transpose()?;
+    let now = options.number("time")?;
     let surroundings = Surroundings { now, purpose: purpose(options)? };
     let mut first = Zeroizing::new([0; PROVISIONED_MAX]);
     let mut second = [0; SURROUNDINGS_MAX];
@@ -45,7 +44,7 @@ fn purpose(options: &Options) -> Result<Purpose, Failure> {
 
 /// An EEPROM as it leaves the factory: the first state, and otherwise blank.
 pub(crate) fn eeprom(options: &Options) -> Result<(), Failure> {
-    let first = first_state(options.identity()?.first_floor());
+    let first = first_state(options.identity()?.first_floor);
     let mut eeprom = vec![0xff; EEPROM_LEN];
     eeprom.splice(..first.len(), first);
     File::create_new(options.require("out")?)?.write_all(&eeprom)?;

@@ -7,15 +7,15 @@ use std::path::Path;
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 
 /// A power of two, as QEMU wants it. Hardly any of it is written, so the file is small where files can be sparse.
-pub const CARD_LEN: u64 = 64 << 20;
+const CARD_LEN: u32 = 64 << 20;
 /// Where the partition begins.
-const START: u64 = 1 << 20;
-const BLOCK: u64 = 512;
+const START: u32 = 1 << 20;
+const BLOCK: u32 = 512;
 
 /// Makes a card anew, with these files in its root. Their names are as short as in FAT's early days.
-pub fn write_card(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
+pub(crate) fn write_card(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
     let mut card = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-    card.set_len(CARD_LEN)?;
+    card.set_len(CARD_LEN.into())?;
     card.write_all(&boot_record())?;
     let mut partition = Partition::new(card)?;
     format_volume(&mut partition, FormatVolumeOptions::new().fat_type(FatType::Fat16))?;
@@ -24,7 +24,7 @@ pub fn write_card(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
 }
 
 /// Puts these files into a card's root, in place of those that have their names.
-pub fn put(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
+pub(crate) fn put(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
     put_into(Partition::new(File::options().read(true).write(true).open(path)?)?, files)
 }
 
@@ -41,7 +41,7 @@ fn put_into(partition: Partition, files: &[(&str, &[u8])]) -> io::Result<()> {
 /// Its one entry is the partition. Nobody boots from the card, or counts in cylinders.
 fn boot_record() -> [u8; BLOCK as usize] {
     const FAT16: u8 = 6;
-    let [start, blocks] = [START, CARD_LEN - START].map(|bytes| (bytes / BLOCK) as u32);
+    let [start, blocks] = [START, CARD_LEN - START].map(|bytes| bytes / BLOCK);
     let mut record = [0; BLOCK as usize];
     record[446 + 4] = FAT16;
     record[446 + 8..446 + 12].copy_from_slice(&start.to_le_bytes());
@@ -80,15 +80,16 @@ impl Write for Partition {
 impl Seek for Partition {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let to = match to {
-            SeekFrom::Start(offset) => SeekFrom::Start(offset + START),
+            SeekFrom::Start(offset) => SeekFrom::Start(offset + u64::from(START)),
             other => other,
         };
         let at = self.0.seek(to)?;
-        at.checked_sub(START).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+        at.checked_sub(START.into()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use std::os::unix::fs::FileExt;
 
@@ -105,7 +106,7 @@ mod tests {
         type Error = io::Error;
 
         fn read(&self, blocks: &mut [Block], start: BlockIdx) -> io::Result<()> {
-            let at = (0..).map(|i| (u64::from(start.0) + i) * BLOCK);
+            let at = (0..).map(|i| (u64::from(start.0) + i) * u64::from(BLOCK));
             blocks.iter_mut().zip(at).try_for_each(|(block, at)| self.0.read_exact_at(&mut block[..], at))
         }
 
@@ -114,7 +115,7 @@ mod tests {
         }
 
         fn num_blocks(&self) -> io::Result<BlockCount> {
-            Ok(BlockCount((CARD_LEN / BLOCK) as u32))
+            Ok(BlockCount(CARD_LEN / BLOCK))
         }
     }
 
@@ -152,6 +153,6 @@ mod tests {
         write_card(&path, &files[1..2]).unwrap();
         let manager = VolumeManager::new(Card(File::open(&path).unwrap()), Never);
         assert_eq!(read(&manager, "A.SLD"), None);
-        assert_eq!(path.metadata().unwrap().len(), CARD_LEN);
+        assert_eq!(path.metadata().unwrap().len(), u64::from(CARD_LEN));
     }
 }
