@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  IndexCheck ─▶ CheckedIndex          every chaining value, against the root, once
-//!  Unwrapped + CheckedIndex ─▶ Lazy    then any chunk alone, in any order
+//!  Unwrapped + CheckedIndex ─▶ Lazy    the keys of a model that stays open
+//!  Lazy ─▶ Chunks                      then any chunk alone, in any order
 //! ```
 
 use zeroize::Zeroize;
@@ -10,6 +11,7 @@ use zeroize::Zeroize;
 use crate::chunk::{ChunkCipher, Portable};
 use crate::error::Error;
 use crate::keys::PayloadKeys;
+use crate::manifest::Suite;
 use crate::open::{Confirmation, Unwrapped, equal};
 use crate::sealed::{Entry, Header, Layout};
 use crate::tree::{Tree, chaining_value};
@@ -62,24 +64,55 @@ impl CheckedIndex {
 }
 
 /// A model whose chunks are checked as they are read: only the bytes already handed out were authentic.
-pub struct Lazy<C = Portable> {
-    cipher: C,
+///
+/// It has the model's keys and no pointers, so that its owner can keep it where core dumps don't reach.
+pub struct Lazy {
+    suite: Suite,
     keys: PayloadKeys,
     index: CheckedIndex,
     confirmation: Confirmation,
 }
 
-impl<C: ChunkCipher> Lazy<C> {
+impl Lazy {
     /// Sizes and offsets.
     pub fn layout(&self) -> Layout {
         self.index.layout
     }
 
+    /// Keys a back end for some chunks.
+    pub fn keyed<C: ChunkCipher>(&self) -> Result<Chunks<'_, C>, Error> {
+        Ok(Chunks { cipher: C::new(self.suite, &self.keys.key)?, lazy: self })
+    }
+
+    /// What step 9 needs, of a model that stays open.
+    pub fn confirmation(&self) -> Confirmation {
+        self.confirmation.again()
+    }
+
+    /// After the last chunk that was wanted: what step 9 needs.
+    pub fn finish(self) -> Confirmation {
+        self.confirmation
+    }
+}
+
+/// The chunks of a [`Lazy`] model, while some of them are read.
+pub struct Chunks<'a, C = Portable> {
+    cipher: C,
+    lazy: &'a Lazy,
+}
+
+impl<C: ChunkCipher> Chunks<'_, C> {
+    /// Sizes and offsets.
+    pub fn layout(&self) -> Layout {
+        self.lazy.layout()
+    }
+
     /// (3.2) Decrypts chunk `i` in place, with `entry` as for [`CheckedIndex::check_chunk`]. On failure
     /// `chunk` is wiped.
     pub fn open_chunk(&self, i: u64, entry: &Entry, chunk: &mut [u8]) -> Result<(), Error> {
-        let checked = self.index.check_chunk(i, entry, chunk);
-        let opened = checked.and_then(|()| self.cipher.open(&self.keys.nonce(i), &[], chunk, &entry.tag));
+        let Lazy { index, keys, .. } = self.lazy;
+        let checked = index.check_chunk(i, entry, chunk);
+        let opened = checked.and_then(|()| self.cipher.open(&keys.nonce(i), &[], chunk, &entry.tag));
         if opened.is_err() {
             chunk.zeroize();
         }
@@ -94,35 +127,25 @@ impl<C: ChunkCipher> Lazy<C> {
         ciphertext: &[u8],
         chunk: &mut [u8],
     ) -> Result<(), Error> {
-        let opened = self
-            .index
+        let Lazy { index, keys, .. } = self.lazy;
+        let opened = index
             .check_chunk(i, entry, ciphertext)
-            .and_then(|()| self.cipher.open_into(&self.keys.nonce(i), &[], ciphertext, &entry.tag, chunk));
+            .and_then(|()| self.cipher.open_into(&keys.nonce(i), &[], ciphertext, &entry.tag, chunk));
         if opened.is_err() {
             chunk.zeroize();
         }
         opened
     }
-
-    /// What step 9 needs, of a model that stays open.
-    pub fn confirmation(&self) -> Confirmation {
-        self.confirmation.again()
-    }
-
-    /// After the last chunk that was wanted: what step 9 needs.
-    pub fn finish(self) -> Confirmation {
-        self.confirmation
-    }
 }
 
 impl Unwrapped<'_> {
     /// A model whose chunks are checked as they are read, on the strength of a checked index.
-    pub fn into_lazy<C: ChunkCipher>(self, index: CheckedIndex) -> Result<Lazy<C>, Error> {
+    pub fn into_lazy(self, index: CheckedIndex) -> Result<Lazy, Error> {
         let manifest = self.header.manifest();
         if !equal(&index.root, &manifest.root) || index.layout != self.header.layout() {
             return Err(Error::Index);
         }
-        let cipher = C::new(manifest.subject.suite, &self.keys.key)?;
-        Ok(Lazy { cipher, keys: self.keys, index, confirmation: self.confirmation })
+        let suite = manifest.subject.suite;
+        Ok(Lazy { suite, keys: self.keys, index, confirmation: self.confirmation })
     }
 }

@@ -8,7 +8,7 @@ use ed25519_dalek::{Signer, SigningKey, Verifier};
 use modelseal_core::chunk::Portable;
 use modelseal_core::grant::*;
 use modelseal_core::keys::{DeviceKey, FLEET_BLOCK_LEN, Secret, X25519Secret, content_key_aad, fleet_block};
-use modelseal_core::lazy::{CheckedIndex, IndexCheck, Lazy};
+use modelseal_core::lazy::{CheckedIndex, Chunks, IndexCheck, Lazy};
 use modelseal_core::manifest::{Claim, Manifest, Subject, Suite};
 use modelseal_core::open::{Conditions, FloorStore, Request, Unwrapped};
 use modelseal_core::seal::Sealing;
@@ -869,7 +869,8 @@ fn a_chunk_has_exactly_its_length() {
 #[cfg_attr(miri, ignore)]
 fn a_lazy_model_gives_out_what_passed_and_wipes_the_rest() {
     let sealed = seal(subject(), 1);
-    let lazy: Lazy = sealed.unwrapped().into_lazy(sealed.index()).unwrap();
+    let lazy = sealed.unwrapped().into_lazy(sealed.index()).unwrap();
+    let lazy: Chunks<'_> = lazy.keyed().unwrap();
     assert_eq!(lazy.layout(), sealed.header().layout());
     for (i, entry) in (0u64..).zip(&sealed.entries) {
         let chunk = || sealed.payload.chunks(1024).nth(i as usize).unwrap().to_vec();
@@ -900,7 +901,7 @@ fn a_lazy_model_gives_out_what_passed_and_wipes_the_rest() {
     // The same payload and root behind another layout.
     let wider = seal(subject(), 2);
     assert_eq!(wider.header().manifest(), sealed.header().manifest());
-    refused(wider.unwrapped().into_lazy::<Portable>(sealed.index()).map(|_| ()), Error::Index);
+    refused(wider.unwrapped().into_lazy(sealed.index()).map(|_| ()), Error::Index);
 }
 
 /// A store that counts what it is asked.

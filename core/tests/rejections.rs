@@ -9,7 +9,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use modelseal_core::Error;
 use modelseal_core::grant::*;
 use modelseal_core::keys::{DeviceKey, Secret, X25519Secret};
-use modelseal_core::lazy::{IndexCheck, Lazy};
+use modelseal_core::lazy::{Chunks, IndexCheck};
 use modelseal_core::manifest::{Claim, Manifest, Subject, Suite};
 use modelseal_core::open::{Conditions, FloorStore, Opened, Request, Unwrapped};
 use modelseal_core::seal::Sealing;
@@ -506,14 +506,15 @@ fn index() {
         entries.iter().try_for_each(|entry| check.push(entry))?;
         check.finish()
     };
-    let lazy: Lazy = sealed.unwrapped().into_lazy(check(&sealed.entries).unwrap()).unwrap();
+    let lazy = sealed.unwrapped().into_lazy(check(&sealed.entries).unwrap()).unwrap();
+    let lazy: Chunks<'_> = lazy.keyed().unwrap();
     let swapped = [sealed.entries[1], sealed.entries[0], sealed.entries[2]];
     for entries in [&swapped[..], &sealed.entries[..2], &[]] {
         refused(check(entries).map(|_| ()), Error::Index);
     }
     let other = seal_as(Subject { length: 2501, ..subject() });
     let index = check(&sealed.entries).unwrap();
-    refused(other.unwrapped().into_lazy::<modelseal_core::chunk::Portable>(index).map(|_| ()), Error::Index);
+    refused(other.unwrapped().into_lazy(index).map(|_| ()), Error::Index);
 
     let mut first = sealed.payload[..1024].to_vec();
     refused(lazy.open_chunk(1, &sealed.entries[1], &mut first.clone()), Error::Chunk);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use modelseal_core::Error as Refusal;
-use modelseal_core::lazy::Lazy;
+use modelseal_core::lazy::{Chunks, Lazy};
 use modelseal_core::open::{Confirmation, Unwrapped};
 use modelseal_core::sealed::{Entry, Header};
 use modelseal_hsm::wiped::wiped;
@@ -17,6 +17,7 @@ use zeroize::Zeroize;
 use crate::cipher::{Backend, Cipher};
 use crate::error::{Error, Result};
 use crate::files::read_exact_at;
+use crate::guarded::Guarded;
 use crate::index::{Blocks, Entries, Keep, unread};
 use crate::memory::Buffer;
 use crate::open::SealedFile;
@@ -29,7 +30,7 @@ pub struct LazyModel {
     path: PathBuf,
     header: Vec<u8>,
     file: File,
-    lazy: Lazy<Cipher>,
+    lazy: Guarded<Lazy>,
     blocks: Blocks,
     /// The floor that is still to be stored.
     confirming: Mutex<Option<Confirming>>,
@@ -45,6 +46,7 @@ impl SealedFile {
         }
         wiped(|| {
             let (lazy, blocks) = self.unwrap_and_check(unwrap, Keep::All)?;
+            let lazy = Guarded::new(lazy)?;
             let confirming = Mutex::new(None);
             Ok(LazyModel { path: self.path, header: self.header, file: self.file, lazy, blocks, confirming })
         })
@@ -106,6 +108,7 @@ impl LazyModel {
         let layout = self.lazy.layout();
         let (chunk, unit) = (u64::from(layout.chunk_size), unit_len(layout) as u64);
         let threads = Units::of(layout, end - offset, false)?.threads;
+        let keyed: Chunks<'_, Cipher> = self.lazy.keyed()?;
         let mut entries = Entries::new(&self.blocks, &self.file, &self.path, offset / chunk);
         let (mut at, mut rest) = (offset, out);
         at_once(
@@ -124,14 +127,14 @@ impl LazyModel {
                 Ok(entries.next(usize::try_from(chunks).unwrap_or(0), &mut part.entries)?.is_some())
             },
             // Nobody is told how far it is.
-            |part| self.read_part(part).map(|()| 0),
+            |part| self.read_part(&keyed, part).map(|()| 0),
             &mut |_| (),
         )
     }
 
     /// Reads the chunks that a part touches, once, and opens them: where a chunk belongs as a whole into its place.
-    fn read_part(&self, part: &mut Part<'_>) -> Result<()> {
-        let layout = self.lazy.layout();
+    fn read_part(&self, keyed: &Chunks<'_, Cipher>, part: &mut Part<'_>) -> Result<()> {
+        let layout = keyed.layout();
         let size = layout.chunk_size as usize;
         let first = part.at / u64::from(layout.chunk_size);
         let before = part.at % u64::from(layout.chunk_size);
@@ -149,10 +152,10 @@ impl LazyModel {
             let (place, later) = rest.split_at_mut(rest.len().min(chunk.len().saturating_sub(skip)));
             rest = later;
             if place.len() == chunk.len() {
-                self.open_chunk(i, entry, chunk, place)?;
+                self.open_chunk(keyed, (i, entry), chunk, place)?;
             } else {
                 let mut whole = Buffer::new(chunk.len())?;
-                self.open_chunk(i, entry, chunk, &mut whole)?;
+                self.open_chunk(keyed, (i, entry), chunk, &mut whole)?;
                 let some = whole.get(skip..).and_then(|rest| rest.get(..place.len()));
                 place.copy_from_slice(some.ok_or(Refusal::Memory)?);
             }
@@ -161,8 +164,14 @@ impl LazyModel {
         Ok(())
     }
 
-    fn open_chunk(&self, i: u64, entry: &Entry, chunk: &[u8], place: &mut [u8]) -> Result<()> {
-        let opened = self.lazy.open_chunk_into(i, entry, chunk, place);
+    fn open_chunk(
+        &self,
+        keyed: &Chunks<'_, Cipher>,
+        (i, entry): (u64, &Entry),
+        chunk: &[u8],
+        place: &mut [u8],
+    ) -> Result<()> {
+        let opened = keyed.open_chunk_into(i, entry, chunk, place);
         opened.map_err(|refusal| Error::from(refusal).about(&self.path))
     }
 }

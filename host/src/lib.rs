@@ -31,8 +31,6 @@
 //! - [`notice`], `text`: what is said although nothing failed, and how strangers' text is shown
 //! - [`cli`]: the command line over all of it
 
-#![forbid(unsafe_code)]
-
 pub mod cipher;
 pub mod cli;
 pub mod depends;
@@ -47,6 +45,7 @@ pub mod fleet;
 pub mod folder;
 pub mod folders;
 pub mod grant;
+mod guarded;
 pub mod identity;
 mod index;
 pub mod io;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use modelseal_core::Error as Refusal;
-use modelseal_core::lazy::Lazy;
+use modelseal_core::lazy::{Chunks, Lazy};
 use modelseal_core::open::{Confirmation, Unwrapped};
 use modelseal_core::sealed::{Entry, Header, Layout};
 use modelseal_core::sign::Publisher;
@@ -68,14 +68,15 @@ impl SealedFile {
         wiped(|| {
             let (lazy, blocks) = wiped(|| self.unwrap_and_check(unwrap, Keep::Hashes))?;
             let mut memory = Memory::new(lazy.layout().length)?;
-            let opened = self.open_into(&lazy, &blocks, &mut memory, progress);
+            let opened = lazy.keyed().map_err(Error::from);
+            let opened = opened.and_then(|keyed| self.open_into(&keyed, &blocks, &mut memory, progress));
             opened.and_then(|()| self.require_end(lazy.layout())).map(|()| (memory, lazy.finish()))
         })
     }
 
     fn open_into(
         &mut self,
-        lazy: &Lazy<Cipher>,
+        lazy: &Chunks<'_, Cipher>,
         blocks: &Blocks,
         memory: &mut Memory,
         progress: Progress<'_>,
@@ -116,7 +117,7 @@ impl SealedFile {
         Backend::chosen()?;
         wiped(|| {
             let (lazy, blocks) = wiped(|| self.unwrap_and_check(unwrap, Keep::Hashes))?;
-            self.open_each(&lazy, &blocks, out, progress)?;
+            self.open_each(&lazy.keyed()?, &blocks, out, progress)?;
             self.require_end(lazy.layout())?;
             Ok(lazy.finish())
         })
@@ -124,7 +125,7 @@ impl SealedFile {
 
     fn open_each(
         &mut self,
-        lazy: &Lazy<Cipher>,
+        lazy: &Chunks<'_, Cipher>,
         blocks: &Blocks,
         out: &mut dyn FnMut(&[u8]) -> Result<()>,
         progress: Progress<'_>,
@@ -157,7 +158,7 @@ impl SealedFile {
         &self,
         unwrap: impl FnOnce(&Self) -> Result<Unwrapped<'_>>,
         keep: Keep,
-    ) -> Result<(Lazy<Cipher>, Blocks)> {
+    ) -> Result<(Lazy, Blocks)> {
         let unwrapped = unwrap(self)?;
         self.keep_index(unwrapped.header().layout())?;
         let (index, blocks) = self.check_index(unwrapped.header(), keep)?;
@@ -314,7 +315,7 @@ impl Unit<'_> {
         })
     }
 
-    fn open(&self, lazy: &Lazy<Cipher>, place: &mut [u8]) -> Result<()> {
+    fn open(&self, lazy: &Chunks<'_, Cipher>, place: &mut [u8]) -> Result<()> {
         self.each(|i, entry, chunk, at| {
             let place = at.checked_add(chunk.len()).and_then(|end| place.get_mut(at..end));
             lazy.open_chunk_into(i, entry, chunk, place.ok_or(Refusal::Memory)?)

@@ -97,6 +97,30 @@ fn everything_promised_holds_from_several_threads() {
     assert_eq!(w.json("kitchen-7.identity.state")["floors"]["wake-word"], 1);
 }
 
+/// What was read in parts is confirmed when the program says so, and never what was spoiled: the older version still opens.
+/// And all of it runs on as little stack as the header says.
+#[test]
+fn a_lazy_model_is_confirmed_when_the_program_says_so() {
+    let w = workspace();
+    let program = compile(&w, "tests/confirm.c", false, &["-O1"]);
+    let floor = |w: &Workspace| {
+        w.path("kitchen-7.identity.state")
+            .exists()
+            .then(|| w.json("kitchen-7.identity.state")["floors"]["wake-word"].clone())
+    };
+    let opened = |sealed: &str, file: &str, grant: &str, confirm: &str| {
+        let command = w.another(&program, &["256", sealed, file, grant, "kitchen-7.identity"]);
+        w.run(command, confirm.as_bytes()).code
+    };
+    assert_eq!(opened("sealed", "-", "grant", "n"), Some(0));
+    assert_eq!(opened("release", "deep/model", "grants", "n"), Some(0));
+    assert_eq!(opened("changed", "-", "grant", "y"), Some(3));
+    assert_eq!(floor(&w), None, "nobody confirmed");
+    assert_eq!(opened("release", "deep/model", "grants", "y"), Some(0));
+    assert_eq!(floor(&w), Some(1.into()));
+    assert_eq!(opened("sealed", "-", "grant", "y"), Some(0));
+}
+
 /// The control: what is wrong is found.
 #[test]
 fn a_model_that_is_never_freed_is_found() {

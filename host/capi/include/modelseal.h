@@ -11,7 +11,6 @@
 #ifndef MODELSEAL_H
 #define MODELSEAL_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,7 +64,7 @@ typedef struct modelseal_model modelseal_model;
 
 /**
  * What is to be opened, and with whose key: `grant` and `identity`, or else `vault`. To be filled with zeros first, for
- * what is NULL or false isn't asked for, and `size` to be set to `sizeof(modelseal_options)`.
+ * what is NULL or 0 isn't asked for, and `size` to be set to `sizeof(modelseal_options)`.
  */
 typedef struct {
   /**
@@ -111,12 +110,13 @@ typedef struct {
   const char *line;
   /**
    * Read what is asked for when it is asked for, and check it then: for models that are larger than memory.
+   * 1, or 0 for the whole model.
    */
-  bool lazy;
+  uint8_t lazy;
   /**
-   * Leave the stored floor as it is.
+   * Leave the stored floor as it is: 1, or 0.
    */
-  bool no_confirm;
+  uint8_t no_confirm;
 } modelseal_options;
 
 #ifdef __cplusplus
@@ -153,7 +153,10 @@ void modelseal_error_free(modelseal_error *error);
  * code is returned, and `*error` says more, to be freed with `modelseal_error_free`. `error` may be NULL.
  *
  * Unless `lazy` is set, every byte has been checked when this returns. With a grant, its floor has been stored then,
- * unless `no_confirm` is set.
+ * unless `no_confirm` is set. The floor of a model that is opened lazily, or of a folder of which this is one file, is
+ * stored by `modelseal_confirm`.
+ *
+ * The calling thread needs 256 KiB of stack for this and for `modelseal_read_at`.
  */
 int32_t modelseal_open(const modelseal_options *options,
                        modelseal_model **model,
@@ -209,6 +212,14 @@ const char *modelseal_id(const modelseal_model *model);
  * What is claimed of the model under `key`, such as "licence"; NULL if nothing is.
  */
 const char *modelseal_claim(const modelseal_model *model, const char *key);
+
+/**
+ * Stores the floor that the grant says: the application has seen the model run, and older versions needn't open any
+ * more. Call it after all that is wanted of the model, or of the folder, has been read. What was opened whole is
+ * confirmed already. The second time it does nothing. Returns the code; `error` may be NULL.
+ */
+int32_t modelseal_confirm(const modelseal_model *model,
+                          modelseal_error **error);
 
 /**
  * Frees a model and wipes its memory; NULL is fine.

@@ -88,12 +88,11 @@ pub(crate) unsafe fn path<'a>(path: *const c_char, name: &str) -> Result<Option<
     }
 }
 
-/// Memory of the caller's that is to be filled.
+/// Memory of the caller's that is to be filled: zeros, whatever was there. The caller may never have written to it.
 ///
 /// # Safety
 ///
-/// `buffer` is NULL, or points to `length` bytes that are initialised, or whose content nobody reads before they are
-/// filled, and that nobody else uses meanwhile.
+/// `buffer` is NULL, or points to `length` bytes that can be written and that nobody else uses meanwhile.
 pub(crate) unsafe fn buffer<'a>(buffer: *mut u8, length: usize) -> Option<&'a mut [u8]> {
     if length == 0 {
         return Some(&mut []);
@@ -101,8 +100,12 @@ pub(crate) unsafe fn buffer<'a>(buffer: *mut u8, length: usize) -> Option<&'a mu
     if buffer.is_null() || isize::try_from(length).is_err() {
         return None;
     }
-    // SAFETY: it isn't NULL, bytes are aligned everywhere, the length is an isize's; the rest is the caller's promise.
-    Some(unsafe { std::slice::from_raw_parts_mut(buffer, length) })
+    // SAFETY: it isn't NULL, bytes are aligned everywhere, the length is an isize's; the rest is the caller's promise. It is
+    // initialised before there is a slice of it.
+    Some(unsafe {
+        buffer.write_bytes(0, length);
+        std::slice::from_raw_parts_mut(buffer, length)
+    })
 }
 
 /// What `work` gives; a panic, which would be undefined in C, is an error like any other.

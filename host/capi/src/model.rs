@@ -131,6 +131,8 @@ impl Model {
 /// Unless `lazy` is set, every byte has been checked when this returns. With a grant, its floor has been stored then,
 /// unless `no_confirm` is set. The floor of a model that is opened lazily, or of a folder of which this is one file, is
 /// stored by `modelseal_confirm`.
+///
+/// The calling thread needs 256 KiB of stack for this and for `modelseal_read_at`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn modelseal_open(
     options: *const Options,
@@ -140,11 +142,11 @@ pub unsafe extern "C" fn modelseal_open(
     // SAFETY: the caller's promise.
     unsafe { store(model, std::ptr::null_mut()) };
     let opened = guarded(|| {
-        // SAFETY: the caller's promise, for the options and their strings.
-        let options = unsafe { reference(options) };
-        let options = options.filter(|_| !model.is_null());
-        let options =
-            options.ok_or_else(|| modelseal::Error::usage("options or model is NULL", "give both"))?;
+        if model.is_null() {
+            return Err(modelseal::Error::usage("model is NULL", "say where it goes"));
+        }
+        // SAFETY: the caller's promise.
+        let options = unsafe { Options::copy(options)? };
         // SAFETY: likewise.
         let named = unsafe { options.read()? };
         Model::open(&named)

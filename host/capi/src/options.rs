@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 use crate::foreign::{path, text};
 
 /// What is to be opened, and with whose key: `grant` and `identity`, or else `vault`. To be filled with zeros first, for
-/// what is NULL or false isn't asked for, and `size` to be set to `sizeof(modelseal_options)`.
+/// what is NULL or 0 isn't asked for, and `size` to be set to `sizeof(modelseal_options)`.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Options {
     /// `sizeof(modelseal_options)`: later versions of this library know by it which fields there are.
     pub size: usize,
@@ -37,10 +38,14 @@ pub struct Options {
     /// Any other line is refused.
     pub line: *const c_char,
     /// Read what is asked for when it is asked for, and check it then: for models that are larger than memory.
-    pub lazy: bool,
-    /// Leave the stored floor as it is.
-    pub no_confirm: bool,
+    /// 1, or 0 for the whole model.
+    pub lazy: u8,
+    /// Leave the stored floor as it is: 1, or 0.
+    pub no_confirm: u8,
 }
+
+/// More than any version's options have: a `size` that was never set.
+const SIZE_MAX: usize = 4096;
 
 /// The same, read.
 pub(crate) struct Named<'a> {
@@ -51,16 +56,39 @@ pub(crate) struct Named<'a> {
 }
 
 impl Options {
+    /// A copy of the caller's options. `size` is looked at before anything behind it is read. The options of a later
+    /// version are longer; what they ask for besides must be nothing.
+    ///
+    /// # Safety
+    ///
+    /// `options` is NULL, or points to a `size_t` that says how many bytes can be read there, this one included.
+    pub(crate) unsafe fn copy(options: *const Self) -> Result<Self, Error> {
+        if options.is_null() {
+            return Err(Error::usage("options is NULL", "give options"));
+        }
+        // SAFETY: the caller's promise. Nothing is said of its alignment.
+        let size = unsafe { options.cast::<usize>().read_unaligned() };
+        let (known, hint) = (size_of::<Self>(), "set size to sizeof(modelseal_options)");
+        if !(known..=SIZE_MAX).contains(&size) {
+            let what = format!("size is {size}, and modelseal_options has {known} bytes");
+            return Err(Error::usage(what, hint));
+        }
+        for at in known..size {
+            // SAFETY: within `size`.
+            if unsafe { options.cast::<u8>().add(at).read() } != 0 {
+                let what = "the options ask for something that this library doesn't know";
+                return Err(Error::usage(what, "link the header's own library"));
+            }
+        }
+        // SAFETY: `size` bytes can be read, which are at least as many. Numbers and pointers have no invalid values.
+        Ok(unsafe { options.read_unaligned() })
+    }
+
     /// # Safety
     ///
     /// Every string is NULL or ends with zero, and isn't changed meanwhile.
     pub(crate) unsafe fn read(&self) -> Result<Named<'_>, Error> {
-        if self.size != size_of::<Self>() {
-            return Err(Error::usage(
-                "size isn't sizeof(modelseal_options)",
-                "set it; link the header's own library",
-            ));
-        }
+        let lazy = flag(self.lazy, "lazy")?;
         // SAFETY: the caller's promise, for each.
         let (sealed, file, line) =
             unsafe { (path(self.path, "path")?, text(self.file, "file")?, text(self.line, "line")?) };
@@ -70,7 +98,7 @@ impl Options {
         }
         // SAFETY: the caller's promise.
         let with = unsafe { self.with()? };
-        Ok(Named { path: sealed, file, lazy: self.lazy, opener: Opener::new(with, line.map(str::to_owned)) })
+        Ok(Named { path: sealed, file, lazy, opener: Opener::new(with, line.map(str::to_owned)) })
     }
 
     /// # Safety
@@ -83,10 +111,11 @@ impl Options {
                 (path(self.grant, "grant")?, path(self.identity, "identity")?, path(self.state, "state")?);
             (paths.0, paths.1, paths.2, text(self.vault, "vault")?)
         };
+        let no_confirm = flag(self.no_confirm, "no_confirm")?;
         match (grant, identity, vault) {
             (Some(grant), Some(identity), None) => {
                 let mut by = ByGrant::new(grant, identity);
-                by.confirm = !self.no_confirm;
+                by.confirm = !no_confirm;
                 if let Some(state) = state {
                     by.state = state.to_owned();
                 }
@@ -120,5 +149,13 @@ impl Options {
             (None, Some(file)) => Passphrase::from_file(file),
             (None, None) => Err(modelseal_hsm::Error::NoPassphrase),
         }
+    }
+}
+
+fn flag(value: u8, name: &str) -> Result<bool, Error> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::usage(format!("{name} is {value}"), "set it to 0 or 1, and what isn't used to 0")),
     }
 }

@@ -133,6 +133,43 @@ static void wrong_options(void) {
   refused(wrong, MODELSEAL_VAULT, NULL);
 }
 
+/* What comes behind the options that this header knows, in a program that is newer. */
+struct newer {
+  modelseal_options options;
+  uint64_t more;
+};
+
+static void sizes(void) {
+  size_t wrong[] = {0, 1, sizeof(size_t), sizeof(modelseal_options) - 1, 5000, SIZE_MAX};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    /* Exactly so many bytes can be read. */
+    size_t length = wrong[i] < sizeof(size_t) || wrong[i] > 5000 ? sizeof(size_t) : wrong[i];
+    size_t *cut = calloc(1, length);
+    *cut = wrong[i];
+    modelseal_model *model;
+    REQUIRE(modelseal_open((const modelseal_options *)cut, &model, NULL) == MODELSEAL_USAGE && model == NULL);
+    free(cut);
+  }
+  struct newer newer = {.options = options(model_path), .more = 0};
+  newer.options.size = sizeof newer;
+  modelseal_model *model = opened(newer.options);
+  same(model, 3);
+  modelseal_model_free(model);
+  newer.more = 1;
+  REQUIRE(modelseal_open(&newer.options, &model, NULL) == MODELSEAL_USAGE);
+  /* Options needn't be aligned, and flags aren't anything. */
+  unsigned char *odd = malloc(sizeof(modelseal_options) + 1);
+  modelseal_options some = options(model_path);
+  memcpy(odd + 1, &some, sizeof some);
+  REQUIRE(modelseal_open((const modelseal_options *)(void *)(odd + 1), &model, NULL) == MODELSEAL_OK);
+  modelseal_model_free(model);
+  free(odd);
+  some.lazy = 2;
+  refused(some, MODELSEAL_USAGE, NULL);
+  some = options(model_path), some.no_confirm = 255;
+  refused(some, MODELSEAL_USAGE, NULL);
+}
+
 static void by_vault(void) {
   modelseal_options vault = {.size = sizeof vault, .path = model_path, .vault = "file:vault.json"};
   vault.passphrase_file = "passphrase";
@@ -143,7 +180,7 @@ static void by_vault(void) {
 
 static void of_a_folder(const char *folder, const char *grants) {
   modelseal_options one = options(folder);
-  one.file = "deep/model", one.grant = grants, one.no_confirm = true;
+  one.file = "deep/model", one.grant = grants, one.no_confirm = 1;
   for (int i = 0; i < 2; i++) {
     one.lazy = i;
     modelseal_model *model = opened(one);
@@ -177,7 +214,7 @@ int main(int argc, char **argv) {
   read_plaintext(argv[5]);
   whole = opened(options(model_path));
   modelseal_options lazily = options(model_path);
-  lazily.lazy = true;
+  lazily.lazy = 1;
   lazy = opened(lazily);
   REQUIRE(modelseal_length(whole) == plaintext_length && modelseal_length(lazy) == plaintext_length);
   REQUIRE(memcmp(modelseal_data(whole), plaintext, plaintext_length) == 0 && modelseal_data(lazy) == NULL);
@@ -187,6 +224,7 @@ int main(int argc, char **argv) {
   REQUIRE(strcmp(modelseal_claim(whole, "licence"), "Apache-2.0") == 0 && modelseal_claim(whole, "other") == NULL);
   nulls();
   wrong_options();
+  sizes();
   by_vault();
   of_a_folder(argv[6], argv[7]);
   pthread_t threads[THREADS];

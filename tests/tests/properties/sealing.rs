@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use modelseal::grant::Limits;
 use modelseal::open::SealedFile;
 use modelseal_core::grant::Validity;
-use modelseal_core::lazy::{IndexCheck, Lazy};
+use modelseal_core::lazy::{Chunks, IndexCheck};
 use modelseal_core::manifest::{Claim, Subject, Suite};
 use modelseal_tests::bench::{Bench, Model, NOW, SUITES, WRAPS};
 use modelseal_tests::forge::Parts;
@@ -190,7 +190,8 @@ fn random_access_equals_sequential() {
 
         let mut check = IndexCheck::new(&header(&sealed));
         (0..layout.chunks).for_each(|i| check.push(&entry(&sealed, layout, i)).unwrap());
-        let lazy: Lazy = unwrap().into_lazy(check.finish().unwrap()).unwrap();
+        let lazy = unwrap().into_lazy(check.finish().unwrap()).unwrap();
+        let lazy: Chunks<'_> = lazy.keyed().unwrap();
         for index in order {
             let i = index.index(layout.chunks as usize) as u64;
             let (start, len) = (i as usize * layout.chunk_size as usize, layout.chunk_len(i));

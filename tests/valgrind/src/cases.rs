@@ -104,7 +104,7 @@ fn in_place_wrong(scene: &Scene) {
 
 fn one_chunk(scene: &Scene) {
     let mut chunk = scene.payload[1024..2048].to_vec();
-    lazy(scene).open_chunk(1, &scene.entries[1], &mut chunk).unwrap();
+    lazy(scene).keyed::<Portable>().unwrap().open_chunk(1, &scene.entries[1], &mut chunk).unwrap();
     assert!(is_secret(&chunk));
 }
 
@@ -112,11 +112,11 @@ fn one_chunk_wrong(scene: &Scene) {
     let mut chunk = scene.payload[1024..2048].to_vec();
     let mut entry = scene.entries[1];
     entry.tag = [0; 16];
-    let refused = lazy(scene).open_chunk(1, &entry, &mut chunk);
+    let refused = lazy(scene).keyed::<Portable>().unwrap().open_chunk(1, &entry, &mut chunk);
     assert_eq!(public(refused), Err(Error::Chunk));
 }
 
-fn lazy(scene: &Scene) -> Lazy<Portable> {
+fn lazy(scene: &Scene) -> Lazy {
     let mut check = IndexCheck::new(&scene.header());
     scene.entries.iter().try_for_each(|entry| check.push(entry)).unwrap();
     let unwrapped = Unwrapped::by_vault(scene.verified(), &secret(scene.content)).unwrap();
