@@ -72,7 +72,7 @@ fn raw() -> impl Strategy<Value = Raw> {
     let terms = (
         prop_oneof![20 => 1..=2u8, 1 => any::<u8>()],
         any::<[u8; 32]>(),
-        prop_oneof![8 => "[A-Za-z0-9._-]{1,32}", 1 => "[A-Za-z0-9._-]{33}", 1 => "\\PC{0,12}"],
+        prop_oneof![8 => "[A-Za-z0-9][A-Za-z0-9._-]{0,63}", 1 => "[A-Za-z0-9][A-Za-z0-9._-]{64}", 1 => "[._-][A-Za-z0-9._-]{0,9}", 1 => "\\PC{0,12}"],
         prop_oneof![0..300u64, any::<u64>()],
         prop::option::of(
             prop_oneof![6 => any::<(u64, u64)>().prop_map(|(a, b)| (a.min(b), a.max(b))), 1 => any::<(u64, u64)>(), 1 => (5..7u64, 5..7u64)],
@@ -208,7 +208,7 @@ fn what_parses_is_what_was_written_and_the_first_broken_rule_gives_the_error() {
 fn terms() -> impl Strategy<Value = (String, u64, Option<(u64, u64)>)> {
     let validity = any::<(u64, u64)>().prop_filter("an interval", |(a, b)| a != b);
     let validity = validity.prop_map(|(a, b)| (a.min(b), a.max(b)));
-    ("[A-Za-z0-9._-]{1,32}", 0..=VERSION, prop::option::of(validity))
+    ("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", 0..=VERSION, prop::option::of(validity))
 }
 
 /// Any terms of a genuine grant, of both wrappings; and any path to the root that the publisher signs.

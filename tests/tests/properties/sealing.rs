@@ -72,7 +72,7 @@ impl Wanted {
 
 fn wanted() -> impl Strategy<Value = Wanted> {
     let shape = (10..=20u8).prop_flat_map(|log2| (Just(log2), lengths(log2)));
-    let names = ("[a-z0-9._-]{1,64}", "[a-z0-9._-]{1,16}", "[A-Za-z0-9._-]{1,32}");
+    let names = ("[a-z0-9._-]{1,64}", "[a-z0-9._-]{1,16}", "[A-Za-z0-9][A-Za-z0-9._-]{0,63}");
     let numbers = prop_oneof![Just(0), Just(u64::MAX), 0..=300u64, any::<u64>()];
     let claims = prop::collection::btree_map("[a-z0-9._-]{1,32}", claim_value(), 0..=8);
     let validity = prop::option::of((numbers.clone(), numbers.clone()));
