@@ -3,6 +3,7 @@
 
 use modelseal_core::grant::{PathSignature, Terms, Wrapping};
 use modelseal_core::manifest::{Manifest, Subject};
+use modelseal_core::text::is_invisible;
 
 use crate::forge::{self, Parts};
 
@@ -17,7 +18,6 @@ fn subject_holds(subject: &Subject<'_>) -> bool {
     let names = [(subject.line, 64), (subject.kind, 16)];
     let names = names.into_iter().chain(subject.claims.iter().map(|claim| (claim.key, 32)));
     let keys: Vec<&str> = subject.claims.iter().map(|claim| claim.key).collect();
-    let control = |c: char| c < ' ' || ('\u{7f}'..='\u{9f}').contains(&c);
     (10..=20).contains(&subject.chunk_log2)
         && (4..=16).contains(&subject.align_log2)
         && names.into_iter().all(|(name, max)| is_name(name, max, "abcdefghijklmnopqrstuvwxyz"))
@@ -25,7 +25,7 @@ fn subject_holds(subject: &Subject<'_>) -> bool {
         && subject.length <= 1 << 48
         && keys.len() <= 8
         && keys.windows(2).all(|pair| pair[0] < pair[1])
-        && subject.claims.iter().all(|claim| claim.value.len() <= 128 && !claim.value.contains(control))
+        && subject.claims.iter().all(|claim| claim.value.len() <= 128 && !claim.value.contains(is_invisible))
 }
 
 fn is_name(name: &str, max: usize, letters: &str) -> bool {
@@ -103,7 +103,8 @@ pub fn grant(bytes: &[u8]) -> Option<Grant<'_>> {
 
 fn terms_hold(terms: &Terms<'_>) -> bool {
     let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    is_name(terms.device.as_str(), 32, letters)
+    is_name(terms.device.as_str(), 64, letters)
+        && !terms.device.as_str().starts_with(['.', '_', '-'])
         && terms.validity.is_none_or(|validity| validity.not_before < validity.not_after)
 }
 

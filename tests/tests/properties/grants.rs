@@ -147,7 +147,8 @@ impl Raw {
 
     /// FORMAT.md, section 6.1: the first rule that is broken.
     fn expected(&self) -> Result<(), Error> {
-        let named = self.device.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+        let begins = self.device.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let named = begins && self.device.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
         let canonical =
             !self.over_long && self.wrapping < 2 && self.siblings.unwrap_or(0) <= 16 && self.more.is_empty();
         let rules = [
@@ -158,7 +159,7 @@ impl Raw {
             (self.length != Length::OneLess, Error::Extended),
             (matches!(self.suite, 1 | 2), Error::UnknownSuite),
             (canonical, Error::GrantEncoding),
-            (named && (1..=32).contains(&self.device.len()), Error::DeviceId),
+            (named && self.device.len() <= 64, Error::DeviceId),
             (self.validity.is_none_or(|(before, after)| before < after), Error::Validity),
             (self.siblings.is_some() == (self.wrapping == 1), Error::GrantForm),
             (self.siblings.is_none_or(|n| u32::from(self.sides) < 1 << n), Error::GrantPath),
