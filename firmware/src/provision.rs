@@ -14,7 +14,7 @@ use core::hint::black_box;
 use embedded_storage::ReadStorage;
 use heapless::Vec;
 use modelseal_core::Error;
-use modelseal_core::grant::{DeviceId, GRANT_MAX};
+use modelseal_core::grant::{DEVICE_ID_MAX, DeviceId, GRANT_MAX};
 use modelseal_core::keys::{DeviceKey, KEY_LEN, Secret, X25519Secret};
 use modelseal_core::sign::{Publisher, PublisherKey, TRUSTED_MAX};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ const BODY: u32 = 10;
 const _: () = assert!(BODY as usize == PREFIX_LEN);
 /// Longest encoding of a [`Provisioned`] in bytes.
 pub const PROVISIONED_MAX: usize =
-    PREFIX_LEN + (1 + 32) + (1 + 64) + (1 + TRUSTED_MAX * (1 + 64)) + 1 + (1 + KEY_LEN);
+    PREFIX_LEN + (1 + DEVICE_ID_MAX) + (1 + 64) + (1 + TRUSTED_MAX * (1 + 64)) + 1 + (1 + KEY_LEN);
 /// Longest encoding of [`Surroundings`] in bytes.
 pub const SURROUNDINGS_MAX: usize = PREFIX_LEN + (1 + 10) + 1;
 /// Longest encoding of a [`Delivery`] in bytes.
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_longest_fits() {
-        let device = "d".repeat(32);
+        let device = "d".repeat(DEVICE_ID_MAX);
         let line = "l".repeat(64);
         // Four keys of the second kind, P-256.
         let key = [&[1][..], &[0; 64]].concat();

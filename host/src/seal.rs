@@ -98,7 +98,7 @@ pub fn check(subject: &Subject<'_>) -> Result<()> {
     subject.check().map_err(|error| {
         let hint = match error {
             Refusal::Claims => {
-                "keys are 1 to 32 of a-z 0-9 . _ -, each once; values at most 128 bytes without control characters"
+                "keys are 1 to 32 of a-z 0-9 . _ -, each once; values at most 128 bytes without control characters or format controls"
             }
             _ => "names are of a-z 0-9 . _ -",
         };

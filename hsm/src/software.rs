@@ -290,4 +290,7 @@ fn p256_key(stored: &StoredKey) -> Result<p256::ecdsa::SigningKey, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod nonces;
+#[cfg(test)]
 mod wycheproof;

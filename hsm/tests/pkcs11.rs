@@ -295,7 +295,7 @@ fn a_tampered_slot_is_refused() {
         let model = Model::seal(b"weights");
         let good = vault.publish(&model.unsigned).unwrap().encode();
         // Nonce, ciphertext and tag; after each refusal the vault goes on.
-        for i in (64 + 4..64 + 64).step_by(7) {
+        for i in (64 + 8..64 + 68).step_by(7) {
             let mut bad = good.clone();
             bad[i] ^= 1;
             let refused = model.open(&*vault, &Envelope::parse(&bad).unwrap());
@@ -313,7 +313,7 @@ fn a_slot_is_bound_to_its_model() {
     with_tokens(|tokens| {
         let vault = tokens.create("ours");
         let (one, two) = (Model::seal(b"one"), Model::seal(b"two"));
-        let slot = *vault.publish(&one.unsigned).unwrap().slots().next().unwrap();
+        let slot = vault.publish(&one.unsigned).unwrap().slots().next().unwrap();
         let signature = *vault.publish(&two.unsigned).unwrap().signature();
         let moved = Envelope::new(signature, slot, 4).unwrap();
         assert!(matches!(two.open(&*vault, &moved), Err(Error::Core(modelseal_core::Error::KeySlot))));

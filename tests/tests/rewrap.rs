@@ -48,7 +48,7 @@ fn front(length: u64, line: &str, number: usize) -> (Vec<u8>, Layout) {
     };
     let mut bytes = b"\x89MSEAL\x1a\n\x01\0".to_vec();
     bytes.extend((subject.manifest_len() as u16).to_le_bytes());
-    bytes.extend((64 * (1 + u32::from(SLOTS))).to_le_bytes());
+    bytes.extend((64 + 128 * u32::from(SLOTS)).to_le_bytes());
     bytes.extend(postcard::to_allocvec(&subject).unwrap());
     // The commitment follows from all before it; the root is made up.
     let envelope = bytes.len() + 64;
@@ -92,7 +92,7 @@ fn opens(vault: &dyn Vault, header: &Header<'_>, envelope: &Envelope) -> bool {
 enum Order {
     First,
     Last,
-    /// One half of the bytes in no order: each that `i * 37 % 64` puts before the cut.
+    /// One half of the bytes in no order: each that `i * 37 % 128` puts before the cut.
     Scattered,
 }
 
@@ -111,7 +111,7 @@ impl Slots for Torn {
     }
 
     fn write(&mut self, number: usize, bytes: &[u8; SLOT_LEN]) -> Result<()> {
-        let at = SLOT_LEN * (1 + number);
+        let at = 64 + SLOT_LEN * number;
         let last = self.writes == self.write;
         self.writes += 1;
         for (i, byte) in bytes.iter().enumerate() {
@@ -179,7 +179,7 @@ fn what_is_overwritten_is_never_the_only_slot_that_opens() {
     let (new, both) = (vault(dir.path(), &[2]), vault(dir.path(), &[1, 2]));
     for number in 0..usize::from(SLOTS) {
         let (mut front, layout) = front(1000, "full", number);
-        let slots = layout.envelope as usize + SLOT_LEN;
+        let slots = layout.envelope as usize + 64;
         // Garbage of the old, of the newest, of a version that never was.
         let others = (0..usize::from(SLOTS)).filter(|other| *other != number);
         for (other, version) in others.zip([1u8, 2, 77]) {
@@ -198,9 +198,59 @@ fn what_is_overwritten_is_never_the_only_slot_that_opens() {
         rewrap_slots(&*both, &header, &mut whole).unwrap();
         let envelope = whole.envelope().unwrap();
         assert!(opens(&*new, &header, &envelope));
-        let known = envelope.slots().filter(|slot| slot.version != 77).count();
+        let known = envelope.held().filter(|(_, held)| held.version() != 77).count();
         assert_eq!(known, 1, "garbage of known versions was cleared");
     }
+}
+
+/// Slots of a kind that isn't known are another vault's: they are never written over, nor cleared, whatever version they
+/// name. A spoiled one makes room.
+#[test]
+fn slots_of_another_kind_stay_as_they_are() {
+    let dir = modelseal_tests::scratch();
+    let (new, both) = (vault(dir.path(), &[2]), vault(dir.path(), &[1, 2]));
+    let foreign = [1, 2, 77].map(|version| forge::slot_of(version, 2, &[0xa5; 113]));
+    let (front, layout) = front(1000, "foreign", 0);
+    let header = header(&front, layout);
+    let with = |last: [u8; SLOT_LEN]| {
+        let mut envelope = front[layout.envelope as usize..].to_vec();
+        envelope[64 + SLOT_LEN..64 + 3 * SLOT_LEN].copy_from_slice(foreign[..2].as_flattened());
+        envelope[64 + 3 * SLOT_LEN..].copy_from_slice(&last);
+        Torn { envelope, writes: 0, write: usize::MAX, written: 0, order: Order::First }
+    };
+    let mut spoiled = foreign[1];
+    spoiled[4] = 0;
+    for last in [[0; SLOT_LEN], spoiled] {
+        let mut slots = with(last);
+        let done = rewrap_slots(&*both, &header, &mut slots).unwrap();
+        assert_eq!((done.to, done.cleared), (2, vec![1]));
+        assert!(opens(&*new, &header, &slots.envelope().unwrap()));
+        assert_eq!(slots.envelope[64 + SLOT_LEN..64 + 3 * SLOT_LEN], *foreign[..2].as_flattened());
+        assert_eq!(slots.envelope[64..64 + SLOT_LEN], [0; SLOT_LEN]);
+    }
+    let mut full = with(foreign[2]);
+    let before = full.envelope.clone();
+    let refused = rewrap_slots(&*both, &header, &mut full).unwrap_err();
+    assert!(refused.what().contains("another kind"), "{}", refused.what());
+    assert_eq!((full.writes, full.envelope), (0, before));
+}
+
+/// A sealed model of before has slots of 64 bytes. It is refused by name, and nothing of it is written.
+#[test]
+fn slots_of_before_are_refused_by_name() {
+    let dir = modelseal_tests::scratch();
+    let both = vault(dir.path(), &[1, 2]);
+    let (mut front, layout) = front(1000, "before", 0);
+    let slot = &mut front[layout.envelope as usize + 64..][..SLOT_LEN];
+    slot.copy_within(8..68, 4);
+    slot[64..].fill(0);
+    let header = header(&front, layout);
+    let envelope = front[layout.envelope as usize..].to_vec();
+    let mut old =
+        Torn { envelope: envelope.clone(), writes: 0, write: usize::MAX, written: 0, order: Order::First };
+    let refused = rewrap_slots(&*both, &header, &mut old).unwrap_err();
+    assert_eq!((refused.name(), refused.code()), (Some("OldSlots"), Code::Unsupported));
+    assert_eq!((old.writes, old.envelope), (0, envelope));
 }
 
 /// A sealed model with one slot can't be rewrapped in place, which is said, and it stays as it is.
@@ -210,7 +260,7 @@ fn without_room_nothing_is_written() {
     let both = vault(dir.path(), &[1, 2]);
     let (front, layout) = front(1000, "one", 0);
     let header = header(&front, layout);
-    let envelope = front[layout.envelope as usize..][..2 * SLOT_LEN].to_vec();
+    let envelope = front[layout.envelope as usize..][..64 + SLOT_LEN].to_vec();
     let mut one = Torn { envelope: envelope.clone(), writes: 0, write: 0, written: 0, order: Order::First };
     let refused = rewrap_slots(&*both, &header, &mut one).unwrap_err();
     assert!(refused.what().contains("no room") && refused.hint().contains("reseal"), "{refused:?}");

@@ -293,7 +293,7 @@ fn signatures(suite: &UnderTest) {
 fn changed_slots(suite: &UnderTest) {
     let (vault, model) = (suite.open(), Model::seal(b"weights"));
     let good = vault.publish(&model.unsigned).unwrap().encode();
-    for i in (64 + 4..64 + 64).step_by(3) {
+    for i in (64 + 8..64 + 68).step_by(3) {
         let mut bad = good.clone();
         bad[i] ^= 1;
         let refused = model.open(&*vault, &Envelope::parse(&bad).unwrap());
@@ -305,7 +305,7 @@ fn changed_slots(suite: &UnderTest) {
 
 fn bound_slots(suite: &UnderTest) {
     let (vault, one, two) = (suite.open(), Model::seal(b"one"), Model::seal(b"two"));
-    let slot = *vault.publish(&one.unsigned).unwrap().slots().next().unwrap();
+    let slot = vault.publish(&one.unsigned).unwrap().slots().next().unwrap();
     let signature = *vault.publish(&two.unsigned).unwrap().signature();
     let moved = Envelope::new(signature, slot, 4).unwrap();
     let refused = two.open(&*vault, &moved);

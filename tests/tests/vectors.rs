@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
+use aes_gcm::aead::array::ArraySize;
+use aes_gcm::aead::consts::{U12, U13, U14, U15, U16};
+use aes_gcm::aes::Aes256;
+use aes_gcm::{AesGcm, KeyInit};
 use getrandom::SysRng;
 use modelseal::cipher::Backend;
 use modelseal::list::{Entry, List};
@@ -22,7 +25,7 @@ use modelseal_core::Error;
 use modelseal_core::grant::{DeviceId, Grant, check_x25519};
 use modelseal_core::keys::{DeviceKey, Secret, X25519Secret, content_key_aad};
 use modelseal_core::open::{Conditions, Confirmation, FloorStore, Request, Unwrapped};
-use modelseal_core::sealed::{Envelope, Header, PREFIX_LEN, Prefix};
+use modelseal_core::sealed::{Envelope, Header, PREFIX_LEN, Prefix, Slot};
 use modelseal_core::sign::{Publisher, PublisherKey};
 use modelseal_hsm::{Location, Passphrase};
 use modelseal_tests::vectors::{Case, ERRORS, Expect, File, Key, LAYERS, Number, Opened, all, unbase64};
@@ -261,13 +264,15 @@ impl Run<'_> {
         let aad = content_key_aad(&header.id());
         let content = envelope.slots().find_map(|slot| {
             let master: [u8; 32] = bytes(vault.master.get(&slot.version.to_string())?).unwrap();
-            let mut content = slot.ciphertext;
-            let cipher = Aes256Gcm::new(&master.into());
-            let data = (&mut content[..]).into();
-            cipher.decrypt_inout_detached(&slot.nonce.into(), &aad, data, &slot.tag.into()).ok()?;
-            Some(content)
+            match slot.nonce.as_bytes().len() {
+                12 => open_slot::<U12>(&master, &slot, &aad),
+                13 => open_slot::<U13>(&master, &slot, &aad),
+                14 => open_slot::<U14>(&master, &slot, &aad),
+                15 => open_slot::<U15>(&master, &slot, &aad),
+                _ => open_slot::<U16>(&master, &slot, &aad),
+            }
         });
-        let unwrapped = Unwrapped::by_vault(header, &content.ok_or(Error::KeySlot)?)?;
+        let unwrapped = Unwrapped::by_vault(header, &content.ok_or_else(|| envelope.unopened())?)?;
         vault.line.as_ref().map_or(Ok(()), |line| unwrapped.header().require_line(line))?;
         Ok(unwrapped)
     }
@@ -367,4 +372,11 @@ impl FloorStore for Store {
         self.0 = floor;
         Ok(())
     }
+}
+
+fn open_slot<N: ArraySize>(master: &[u8; 32], slot: &Slot, aad: &[u8]) -> Option<[u8; 32]> {
+    let mut content = slot.ciphertext;
+    let (cipher, nonce) = (AesGcm::<Aes256, N>::new(master.into()), slot.nonce.as_bytes().try_into().ok()?);
+    cipher.decrypt_inout_detached(nonce, aad, (&mut content[..]).into(), &slot.tag.into()).ok()?;
+    Some(content)
 }

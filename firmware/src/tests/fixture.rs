@@ -203,7 +203,7 @@ impl Sealed {
             payload.chunks_mut(1024).flat_map(|chunk| sealing.seal_next(chunk).unwrap().encode()).collect();
         let unsigned = sealing.finish().unwrap();
         let signature = sign(&unsigned.header().unwrap().signed_bytes());
-        let slot = Slot { version: 1, nonce: [0; 12], ciphertext: [0; 32], tag: [0; 16] };
+        let slot = Slot { version: 1, nonce: [0; 12].into(), ciphertext: [0; 32], tag: [0; 16] };
         let envelope = Envelope::new(signature, slot, 1).unwrap().encode();
         let mut file = [unsigned.header_bytes(), &envelope, &entries].concat();
         file.resize(usize::try_from(layout.payload).unwrap(), 0);

@@ -435,7 +435,7 @@ pub(super) enum DeviceCommand {
         after_help = "Example:\n  modelseal device keygen kitchen-7 --identity-out kitchen.identity --public-out kitchen.pem"
     )]
     Keygen {
-        /// The device's id: 1 to 32 of A-Z a-z 0-9 . _ -
+        /// The device's id: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit
         id: String,
         /// Where the identity goes, once; it holds the secret and stays on the device
         #[arg(long, value_name = "FILE")]
@@ -518,7 +518,7 @@ pub(super) enum DeviceCommand {
 #[derive(ClapArgs)]
 #[command(group(ArgGroup::new("kind").required(true).args(["public_key", "derive"])))]
 pub(super) struct EnrollArgs {
-    /// The device's id: 1 to 32 of A-Z a-z 0-9 . _ -
+    /// The device's id: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit
     pub(super) id: String,
     /// A line that it may open; may be repeated
     #[arg(long = "line", value_name = "NAME", required = true)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use modelseal_core::grant::DeviceId;
+use modelseal_core::grant::{DEVICE_ID_MAX, DeviceId};
 use modelseal_core::sign::Publisher;
 use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
@@ -28,7 +28,7 @@ use crate::opener::{Opener, With};
 use crate::registry::{Device, Registry};
 
 /// Ten million ids, each as long as can be.
-const LIST_MAX: u64 = 10_000_000 * 34;
+const LIST_MAX: u64 = 10_000_000 * (DEVICE_ID_MAX as u64 + 2);
 /// Most ids that a message names.
 const NAMED_MAX: usize = 5;
 

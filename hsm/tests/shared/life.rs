@@ -74,7 +74,7 @@ fn a_new_master_key_wraps_and_the_old_one_still_opens(
     }
     let slot = vault.rewrap(header(), &old).unwrap().unwrap();
     assert_eq!(slot.version, 2);
-    let first = *old.slots().next().unwrap();
+    let first = old.slots().next().unwrap();
     let both = with_slots(&old, &[Some(first), None, Some(slot)]);
     let open: Vec<_> =
         vault.open_slots(header(), &both).unwrap().iter().map(|slot| (slot.number, slot.version)).collect();

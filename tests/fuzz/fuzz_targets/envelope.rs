@@ -13,5 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     let again = Envelope::parse(&written).unwrap();
     assert_eq!(again, envelope);
     assert_eq!(*again.encode(), written);
-    assert_eq!(envelope.slots().count(), written[64..].chunks(64).filter(|slot| slot[..4] != [0; 4]).count());
+    let slots = written[64..].chunks(128);
+    assert_eq!(envelope.held().count(), slots.clone().filter(|slot| slot[..4] != [0; 4]).count());
+    assert_eq!(envelope.slots().count(), slots.filter(|slot| shape::holds_a_key(slot)).count());
 });

@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(postcard::to_allocvec(&manifest).unwrap(), bytes);
 
     let slots = 1 + manifest.root[0] % 16;
-    let envelope = 64 * (1 + u32::from(slots));
+    let envelope = 64 + 128 * u32::from(slots);
     let prefix =
         [&b"\x89MSEAL\x1a\n\x01\0"[..], &(bytes.len() as u16).to_le_bytes(), &envelope.to_le_bytes()];
     let header = [&prefix.concat(), bytes].concat();

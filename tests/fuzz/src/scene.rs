@@ -126,7 +126,7 @@ fn seal(number: u8, suite: Suite, length: usize) -> Genuine {
     let unsigned = sealing.finish().unwrap();
     let header = unsigned.header().unwrap();
     let signature = Signature::from_bytes(&sign(&header.signed_bytes()));
-    let slot = Slot { version: 1, nonce: [4; 12], ciphertext: [5; 32], tag: [6; 16] };
+    let slot = Slot { version: 1, nonce: [4; 12].into(), ciphertext: [5; 32], tag: [6; 16] };
     let envelope = Envelope::new(signature, slot, 2).unwrap().encode();
     let mut sealed = [unsigned.header_bytes(), &envelope, &index].concat();
     sealed.resize(header.layout().payload as usize, 0);

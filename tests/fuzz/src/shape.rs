@@ -3,6 +3,7 @@
 
 use modelseal_core::grant::{PathSignature, Terms, Wrapping};
 use modelseal_core::manifest::{Manifest, Subject};
+use modelseal_core::text::is_invisible;
 
 use crate::forge::{self, Parts};
 
@@ -17,7 +18,6 @@ fn subject_holds(subject: &Subject<'_>) -> bool {
     let names = [(subject.line, 64), (subject.kind, 16)];
     let names = names.into_iter().chain(subject.claims.iter().map(|claim| (claim.key, 32)));
     let keys: Vec<&str> = subject.claims.iter().map(|claim| claim.key).collect();
-    let control = |c: char| c < ' ' || ('\u{7f}'..='\u{9f}').contains(&c);
     (10..=20).contains(&subject.chunk_log2)
         && (4..=16).contains(&subject.align_log2)
         && names.into_iter().all(|(name, max)| is_name(name, max, "abcdefghijklmnopqrstuvwxyz"))
@@ -25,7 +25,7 @@ fn subject_holds(subject: &Subject<'_>) -> bool {
         && subject.length <= 1 << 48
         && keys.len() <= 8
         && keys.windows(2).all(|pair| pair[0] < pair[1])
-        && subject.claims.iter().all(|claim| claim.value.len() <= 128 && !claim.value.contains(control))
+        && subject.claims.iter().all(|claim| claim.value.len() <= 128 && !claim.value.contains(is_invisible))
 }
 
 fn is_name(name: &str, max: usize, letters: &str) -> bool {
@@ -36,13 +36,23 @@ fn is_name(name: &str, max: usize, letters: &str) -> bool {
 
 /// Section 4.3: the envelope as it is written again, with zeros in empty slots.
 pub fn envelope(bytes: &[u8]) -> Option<Vec<u8>> {
-    let slots = (bytes.len() / 64).checked_sub(1)?;
-    if !bytes.len().is_multiple_of(64) || slots == 0 || slots > 16 {
+    let slots = bytes.len().checked_sub(64)?;
+    if !slots.is_multiple_of(128) || !(1..=16).contains(&(slots / 128)) {
         return None;
     }
     let mut written = bytes.to_vec();
-    written[64..].chunks_mut(64).filter(|slot| slot[..4] == [0; 4]).for_each(|slot| slot.fill(0));
+    written[64..].chunks_mut(128).filter(|slot| slot[..4] == [0; 4]).for_each(|slot| slot.fill(0));
     Some(written)
+}
+
+/// Section 4.3: the first three of its rules.
+pub fn holds_a_key(slot: &[u8]) -> bool {
+    let filler = 8 + usize::from(slot[5]);
+    slot[..4] != [0; 4]
+        && slot[4] == 1
+        && (60..=64).contains(&slot[5])
+        && slot[6..8] == [0; 2]
+        && slot[filler..].iter().all(|byte| *byte == 0)
 }
 
 /// Section 4.1: where the parts of a header's sealed model are, whatever else the bytes hold.
@@ -51,7 +61,7 @@ pub fn layout(bytes: &[u8]) -> Option<(Parts, Manifest<'_>)> {
     let manifest_len = usize::from(u16::from_le_bytes([prefix[10], prefix[11]]));
     let envelope_len = u32::from_le_bytes([prefix[12], prefix[13], prefix[14], prefix[15]]) as usize;
     let known = prefix.starts_with(b"\x89MSEAL\x1a\n\x01\0") && (1..=1024).contains(&manifest_len);
-    if !known || !(128..=1088).contains(&envelope_len) || !envelope_len.is_multiple_of(64) {
+    if !known || !(192..=2112).contains(&envelope_len) || envelope_len % 128 != 64 {
         return None;
     }
     let envelope = 16 + manifest_len;
@@ -93,7 +103,8 @@ pub fn grant(bytes: &[u8]) -> Option<Grant<'_>> {
 
 fn terms_hold(terms: &Terms<'_>) -> bool {
     let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    is_name(terms.device.as_str(), 32, letters)
+    is_name(terms.device.as_str(), 64, letters)
+        && !terms.device.as_str().starts_with(['.', '_', '-'])
         && terms.validity.is_none_or(|validity| validity.not_before < validity.not_after)
 }
 

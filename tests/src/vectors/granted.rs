@@ -236,7 +236,7 @@ fn old_slots() -> Vec<Case> {
     let model = Spec::default().seal();
     let named = |name: &str, comment: &str, slots: [[u8; 128]; 2]| {
         let model = Model { slots: slots.to_vec(), ..model.clone() };
-        model.by_vault(&format!("old-slots-{name}"), comment, &[1], None).refused("grant", 704)
+        model.by_vault(&format!("old-slots-{name}"), comment, &[1, 9], None).refused("grant", 704)
     };
     let (good, old) = (model.slots[0], model.old_slot(1));
     let with = |at: usize| {
@@ -245,10 +245,10 @@ fn old_slots() -> Vec<Case> {
         slot
     };
     let mut gone = good;
-    gone[..4].copy_from_slice(&9u32.to_le_bytes());
+    gone[..4].copy_from_slice(&8u32.to_le_bytes());
     vec![
         named("first", "four slots as they were before, the first one used", [old, [0; 128]]),
-        named("third", "four slots as they were before, the third one used", [[0; 128], old]),
+        named("third", "four slots as they were before, the third one used", [[0; 128], model.old_slot(9)]),
         named("beside", "beside a slot of a master key that is gone", [gone, old]),
         named("zeros-6", "a slot but for the first of its two zeros", [with(6), [0; 128]]),
         named("zeros-7", "a slot but for the second of its two zeros", [with(7), [0; 128]]),

@@ -336,8 +336,10 @@ fn parsed() -> Vec<Case> {
         let name = if matches!(signer, Signer::P256(_)) { "key-p256" } else { "key-ed25519" };
         cases.push(Case::new(name, "a genuine one", "check-publisher-key").trust(&[signer.key()]));
     }
-    for (i, key) in [super::scene::x25519_public(&bytes("hpke")), [0xff; 32], [9; 32]].into_iter().enumerate()
-    {
+    // p - 2, the largest of an order that isn't small.
+    let mut largest = [0xff; 32];
+    (largest[0], largest[31]) = (0xeb, 0x7f);
+    for (i, key) in [super::scene::x25519_public(&bytes("hpke")), largest, [9; 32]].into_iter().enumerate() {
         let mut case = Case::new(format!("x25519-{i}"), "a key that isn't of small order", "check-x25519");
         case.key = Some(hex::encode(key));
         cases.push(case);

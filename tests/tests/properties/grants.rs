@@ -72,7 +72,7 @@ fn raw() -> impl Strategy<Value = Raw> {
     let terms = (
         prop_oneof![20 => 1..=2u8, 1 => any::<u8>()],
         any::<[u8; 32]>(),
-        prop_oneof![8 => "[A-Za-z0-9._-]{1,32}", 1 => "[A-Za-z0-9._-]{33}", 1 => "\\PC{0,12}"],
+        prop_oneof![8 => "[A-Za-z0-9][A-Za-z0-9._-]{0,63}", 1 => "[A-Za-z0-9][A-Za-z0-9._-]{64}", 1 => "[._-][A-Za-z0-9._-]{0,9}", 1 => "\\PC{0,12}"],
         prop_oneof![0..300u64, any::<u64>()],
         prop::option::of(
             prop_oneof![6 => any::<(u64, u64)>().prop_map(|(a, b)| (a.min(b), a.max(b))), 1 => any::<(u64, u64)>(), 1 => (5..7u64, 5..7u64)],
@@ -147,7 +147,8 @@ impl Raw {
 
     /// FORMAT.md, section 6.1: the first rule that is broken.
     fn expected(&self) -> Result<(), Error> {
-        let named = self.device.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+        let begins = self.device.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let named = begins && self.device.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
         let canonical =
             !self.over_long && self.wrapping < 2 && self.siblings.unwrap_or(0) <= 16 && self.more.is_empty();
         let rules = [
@@ -158,7 +159,7 @@ impl Raw {
             (self.length != Length::OneLess, Error::Extended),
             (matches!(self.suite, 1 | 2), Error::UnknownSuite),
             (canonical, Error::GrantEncoding),
-            (named && (1..=32).contains(&self.device.len()), Error::DeviceId),
+            (named && self.device.len() <= 64, Error::DeviceId),
             (self.validity.is_none_or(|(before, after)| before < after), Error::Validity),
             (self.siblings.is_some() == (self.wrapping == 1), Error::GrantForm),
             (self.siblings.is_none_or(|n| u32::from(self.sides) < 1 << n), Error::GrantPath),
@@ -208,7 +209,7 @@ fn what_parses_is_what_was_written_and_the_first_broken_rule_gives_the_error() {
 fn terms() -> impl Strategy<Value = (String, u64, Option<(u64, u64)>)> {
     let validity = any::<(u64, u64)>().prop_filter("an interval", |(a, b)| a != b);
     let validity = validity.prop_map(|(a, b)| (a.min(b), a.max(b)));
-    ("[A-Za-z0-9._-]{1,32}", 0..=VERSION, prop::option::of(validity))
+    ("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", 0..=VERSION, prop::option::of(validity))
 }
 
 /// Any terms of a genuine grant, of both wrappings; and any path to the root that the publisher signs.

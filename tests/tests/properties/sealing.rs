@@ -8,6 +8,7 @@ use modelseal::open::SealedFile;
 use modelseal_core::grant::Validity;
 use modelseal_core::lazy::{Chunks, IndexCheck};
 use modelseal_core::manifest::{Claim, Subject, Suite};
+use modelseal_core::text::is_invisible;
 use modelseal_tests::bench::{Bench, Model, NOW, SUITES, WRAPS};
 use modelseal_tests::forge::Parts;
 use proptest::prelude::*;
@@ -72,7 +73,7 @@ impl Wanted {
 
 fn wanted() -> impl Strategy<Value = Wanted> {
     let shape = (10..=20u8).prop_flat_map(|log2| (Just(log2), lengths(log2)));
-    let names = ("[a-z0-9._-]{1,64}", "[a-z0-9._-]{1,16}", "[A-Za-z0-9._-]{1,32}");
+    let names = ("[a-z0-9._-]{1,64}", "[a-z0-9._-]{1,16}", "[A-Za-z0-9][A-Za-z0-9._-]{0,63}");
     let numbers = prop_oneof![Just(0), Just(u64::MAX), 0..=300u64, any::<u64>()];
     let claims = prop::collection::btree_map("[a-z0-9._-]{1,32}", claim_value(), 0..=8);
     let validity = prop::option::of((numbers.clone(), numbers.clone()));
@@ -113,11 +114,13 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     )
 }
 
-/// At most 128 bytes of any characters but control characters.
+/// At most 128 bytes of any characters but invisible ones.
 fn claim_value() -> impl Strategy<Value = String> {
     let longest = Just("v".repeat(128));
-    let any =
-        prop::collection::vec(any::<char>().prop_filter("no control characters", |c| !c.is_control()), 0..40);
+    let any = prop::collection::vec(
+        any::<char>().prop_filter("no invisible characters", |c| !is_invisible(*c)),
+        0..40,
+    );
     prop_oneof![1 => longest, 8 => any.prop_map(|chars| {
         let mut value: String = chars.into_iter().collect();
         while value.len() > 128 {

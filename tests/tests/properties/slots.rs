@@ -16,7 +16,7 @@ use crate::openers::{Floor, Unwrapping, envelope, header, open_as_device, open_a
 enum Found {
     Empty,
     /// Version 0, and anything behind it: cleared in part.
-    HalfCleared([u8; 60]),
+    HalfCleared([u8; 124]),
     /// The content key under this version of the master key.
     Wrapped {
         version: u32,
@@ -30,11 +30,13 @@ enum Found {
         over: [u8; SLOT_LEN],
     },
     /// This version, and anything behind it.
-    Garbage(u32, [u8; 60]),
+    Garbage(u32, [u8; 124]),
+    /// This version, of a kind that isn't known.
+    Foreign(u32, u8, Vec<u8>),
 }
 
 fn found() -> impl Strategy<Value = Found> {
-    let bytes = || prop::collection::vec(any::<u8>(), 60).prop_map(|bytes| bytes.try_into().unwrap());
+    let bytes = || prop::collection::vec(any::<u8>(), 124).prop_map(|bytes| bytes.try_into().unwrap());
     let over = prop_oneof![
         Just([0; SLOT_LEN]),
         prop::collection::vec(any::<u8>(), SLOT_LEN).prop_map(|bytes| bytes.try_into().unwrap())
@@ -45,6 +47,8 @@ fn found() -> impl Strategy<Value = Found> {
         4 => (1..=5u32, any::<[u8; 12]>()).prop_map(|(version, nonce)| Found::Wrapped { version, nonce }),
         3 => (1..=5u32, any::<[u8; 12]>(), 0..=SLOT_LEN, over)
             .prop_map(|(version, nonce, written, over)| Found::Torn { version, nonce, written, over }),
+        1 => (1..=5u32, 2..=u8::MAX, prop::collection::vec(any::<u8>(), 0..=120))
+            .prop_map(|(version, kind, value)| Found::Foreign(version, kind, value)),
         1 => (prop_oneof![1..=5u32, 6..=u32::MAX], bytes()).prop_map(|(version, rest)| Found::Garbage(version, rest)),
     ]
 }
@@ -90,13 +94,14 @@ impl Slotted {
 
     /// The bytes, and of which master key they are a whole and genuine slot.
     fn bytes(&self, found: &Found) -> ([u8; SLOT_LEN], Option<u32>) {
-        let behind = |version: u32, rest: &[u8; 60]| {
+        let behind = |version: u32, rest: &[u8; 124]| {
             ([&version.to_le_bytes()[..], rest].concat().try_into().unwrap(), None)
         };
         match found {
             Found::Empty => ([0; SLOT_LEN], None),
             Found::HalfCleared(rest) => behind(0, rest),
             Found::Garbage(version, rest) => behind(*version, rest),
+            Found::Foreign(version, kind, value) => (forge::slot_of(*version, *kind, value), None),
             Found::Wrapped { version, nonce } => (self.wrapped(*version, *nonce), Some(*version)),
             Found::Torn { version, nonce, written, over } => {
                 let (whole, mut torn) = (self.wrapped(*version, *nonce), *over);
@@ -135,12 +140,22 @@ impl Slotted {
 
     /// By a vault: the same model if it has the key of a genuine slot, and else by name the reason.
     fn by_vault(&self, sealed: &[u8], vault: &Bench, genuine: bool) {
+        let name = if is_old(&sealed[self.model.parts.envelope + 64..self.model.parts.index]) {
+            "OldSlots"
+        } else {
+            "KeySlot"
+        };
         let opened = self.open(sealed, vault, &|sealed| sealed.unwrap_by_vault(&*vault.vault, Some(LINE)));
         match opened {
             Ok(model) => assert!(genuine && model == self.model.plain, "opened without a key"),
-            Err(error) => assert!(!genuine && error.name() == Some("KeySlot"), "{error:?}"),
+            Err(error) => assert!(!genuine && error.name() == Some(name), "{error:?}"),
         }
     }
+}
+
+/// Whether a slot in use has no zeros where all have them.
+fn is_old(slots: &[u8]) -> bool {
+    slots.chunks(SLOT_LEN).any(|slot| slot[..4] != [0; 4] && slot[6..8] != [0; 2])
 }
 
 #[test]
@@ -163,7 +178,7 @@ fn whatever_is_in_the_slots_the_model_is_the_same() {
         let envelope = envelope(&sealed);
         let used: Vec<usize> = (0..slots.len()).filter(|i| slots[*i].0[..4] != [0; 4]).collect();
         assert_eq!(envelope.free_slot(), (0..slots.len()).find(|i| !used.contains(i)));
-        assert_eq!(envelope.numbered_slots().map(|(i, _)| i).collect::<Vec<_>>(), used);
+        assert_eq!(envelope.held().map(|(i, _)| i).collect::<Vec<_>>(), used);
         assert!(envelope.numbered_slots().all(|(i, slot)| slot.encode() == slots[i].0));
     });
 }
@@ -179,7 +194,7 @@ fn a_rewrap_that_is_cut_leaves_a_model_that_opens() {
     check(file!(), 500, input, |(model, place, nonce, cut)| {
         let model = &models[model];
         let layout = header(&model.model.sealed).layout();
-        let slots = (layout.index - layout.envelope) as usize / SLOT_LEN - 1;
+        let slots = (layout.index - layout.envelope) as usize / SLOT_LEN;
         // The old slot may stand anywhere.
         let mut at = vec![Slot::EMPTY; slots];
         let genuine = model.wrapped(1, [9; 12]);
