@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn how_it_is_written_and_read() {
-        let whole = Fingerprint(std::array::from_fn(|n| n as u8 + 0xe0));
+        let whole = Fingerprint(std::array::from_fn(|n| u8::try_from(n).unwrap() + 0xe0));
         let text = whole.to_string();
         assert!(text.starts_with("e0e1 e2e3 ") && text.len() == 16 * 5 - 1, "{text}");
         for text in [text.clone(), whole.hex(), text.to_uppercase(), text.replace(' ', ":")] {

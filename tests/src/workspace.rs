@@ -143,9 +143,13 @@ impl Workspace {
         std::fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Writes a file in the folder.
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::write(self.path(name), bytes).unwrap();
+    /// Writes a file in the folder, its owner's alone: it may be a secret's.
+    pub fn write(&self, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = std::fs::File::options();
+        let mut file =
+            options.create(true).write(true).truncate(true).mode(0o600).open(self.dir().join(name)).unwrap();
+        file.write_all(bytes.as_ref()).unwrap();
     }
 
     /// Reads a JSON file in the folder.

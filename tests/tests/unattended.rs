@@ -132,8 +132,10 @@ fn who_else_can_read_a_pin_is_said() {
     let other = softhsm::add_token(&w, "other");
     let init = w.run(w.command(&["--vault", &other, "--registry", "other.registry", "init"]), &[]);
     assert!(init.code == Some(0) && init.stderr.contains("chmod 600"), "{init:?}");
-    // Not where a program reads it.
-    w.ok(&["key", "list"]);
+    // Where a program reads it, too.
+    let run = w.run(w.command(&["key", "list", "--json"]), &[]);
+    let said: serde_json::Value = serde_json::from_str(&run.stderr).unwrap();
+    assert_eq!(said["warning"], "exposed");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) struct Global {
     /// Print JSON: results to standard output, errors to standard error
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Print errors only
+    /// Print errors and warnings only
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
     /// Show each use of a vault's key on standard error: operation, key, duration, outcome; never a secret
@@ -116,7 +116,7 @@ pub(super) enum Command {
     ///
     /// The command writes no core dump (its limit is one byte, at which the system starts no collector of dumps either),
     /// since it has copies of the model in its own memory; shared memory and mapped files are left out of its dumps,
-    /// too. It doesn't get the variables with modelseal's passphrase or PIN. The memory can be swapped out: see
+    /// too. It gets none of the variables whose names begin with MODELSEAL_. The memory can be swapped out: see
     /// docs/SERVICE.md. Linux only.
     #[command(
         after_help = "Examples:\n  modelseal exec wake.sealed --grant kitchen.grant --identity kitchen.identity -- serve --model={} --port 80\n  modelseal exec target.sealed draft.sealed -- serve --model {1} --draft {2}\n  modelseal exec llama-3 -- serve --weights {model.gguf} --config {config.json}"
