@@ -11,9 +11,13 @@ use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::slot::{Slot, TokenInfo};
 
 use super::discover;
+use super::second::Logins;
 use super::session::{Class, Failure, State, failed};
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
+
+const RELATIVE: &str =
+    "module-path is the library's whole path, such as module-path=/usr/lib/softhsm/libsofthsm2.so";
 
 /// C_Initialize is per process and library, so every vault in a library shares its one context.
 static LOADED: Mutex<BTreeMap<PathBuf, Arc<Module>>> = Mutex::new(BTreeMap::new());
@@ -29,6 +33,8 @@ pub(super) struct Module {
     starts: RwLock<u64>,
     /// The sessions of every vault in this library.
     vaults: Mutex<Vec<Weak<Mutex<State>>>>,
+    /// By label and serial number.
+    logins: Mutex<BTreeMap<[Option<String>; 2], Arc<Logins>>>,
     /// A child of a fork has to initialise the library anew.
     process: u32,
 }
@@ -50,9 +56,14 @@ impl std::ops::Deref for Inside<'_> {
 }
 
 impl Module {
-    /// The URI's library, else the environment's, else the only one that is found.
+    /// The URI's library, else the environment's, else the only one that is found. By its whole path: a name alone would be
+    /// looked for in the folder that the program happens to be in, or wherever the loader looks.
     pub(super) fn load(uri: &Pkcs11Uri) -> Result<Arc<Self>, Error> {
-        let path = uri.module.clone().map_or_else(discover::module, Ok)?;
+        let path = match &uri.module {
+            Some(path) if !path.is_absolute() => return Err(Error::Location(RELATIVE)),
+            Some(path) => path.clone(),
+            None => discover::module()?,
+        };
         let unusable = |why: String| Error::Module(path.clone(), why);
         let canonical = path.canonicalize().map_err(|error| unusable(error.to_string()))?;
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,6 +84,7 @@ impl Module {
             ours,
             starts: RwLock::new(0),
             vaults: Mutex::default(),
+            logins: Mutex::default(),
             process: std::process::id(),
         })
     }
@@ -89,6 +101,12 @@ impl Module {
         let mut vaults = self.vaults();
         vaults.retain(|vault| vault.strong_count() > 0);
         vaults.push(Arc::downgrade(vault));
+    }
+
+    /// Those to one token, of all vaults in it.
+    pub(super) fn logins(&self, token: &Pkcs11Uri) -> Arc<Logins> {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.entry([token.token.clone(), token.serial.clone()]).or_default().clone()
     }
 
     /// Whether no vault is open in this library.
