@@ -42,7 +42,7 @@ pub(super) struct Keys {
     pub(super) retired: Vec<(Role, u32)>,
     /// Every object in the token before they were read.
     pub(super) objects: Vec<ObjectHandle>,
-    /// The connection in which the handles are good; 0 for none of a pool's.
+    /// The connection in which the handles are good, where the pool read them.
     pub(super) connection: u64,
 }
 
