@@ -317,6 +317,13 @@ fn a_backup_has_a_passphrase_of_its_own_and_is_restored_where_there_is_none() {
     assert_eq!(key(&*restored), key(&*vault));
 }
 
+/// In releases, too: see the profiles in the workspace's Cargo.toml.
+#[test]
+fn overflow_stops_the_program() {
+    let most = std::hint::black_box(u8::MAX);
+    assert!(std::panic::catch_unwind(|| most + std::hint::black_box(1)).is_err());
+}
+
 #[test]
 fn locations_are_parsed_strictly() {
     let parse = |text: &str| text.parse::<Location>();

@@ -33,11 +33,13 @@ pub(super) struct Module {
     starts: RwLock<u64>,
     /// The sessions of every vault in this library.
     vaults: Mutex<Vec<Weak<Mutex<State>>>>,
-    /// By label and serial number.
-    logins: Mutex<BTreeMap<[Option<String>; 2], Arc<Logins>>>,
+    logins: Arc<ByToken>,
     /// A child of a fork has to initialise the library anew.
     process: u32,
 }
+
+/// By label and serial number.
+type ByToken = Mutex<BTreeMap<[Option<String>; 2], Arc<Logins>>>;
 
 /// The right to call the library, which isn't finalised meanwhile.
 pub(super) struct Inside<'a> {
@@ -70,12 +72,14 @@ impl Module {
         if let Some(module) = loaded.get(&canonical).filter(|module| module.process == std::process::id()) {
             return Ok(module.clone());
         }
-        let module = Arc::new(Self::start(&canonical).map_err(unusable)?);
+        // A child of a fork may be logged in as its parent was.
+        let logins = loaded.get(&canonical).map(|module| module.logins.clone()).unwrap_or_default();
+        let module = Arc::new(Self::start(&canonical, logins).map_err(unusable)?);
         loaded.insert(canonical, module.clone());
         Ok(module)
     }
 
-    fn start(path: &Path) -> Result<Self, String> {
+    fn start(path: &Path, logins: Arc<ByToken>) -> Result<Self, String> {
         let context = Pkcs11::new(path).map_err(|error| error.to_string())?;
         let ours = initialize(&context).map_err(|error| explained(&error))?;
         Ok(Self {
@@ -84,7 +88,7 @@ impl Module {
             ours,
             starts: RwLock::new(0),
             vaults: Mutex::default(),
-            logins: Mutex::default(),
+            logins,
             process: std::process::id(),
         })
     }
