@@ -84,9 +84,7 @@ fn a_session_that_hangs_is_left_alone_and_others_go_on() {
 /// A program that has the vault open, a token's or a file, doesn't go on with what isn't to be used any more.
 #[test]
 fn what_another_program_retires_or_destroys_counts_at_once() {
-    let file = Workspace::new();
-    file.ok(&["init"]);
-    for w in [workspace(), file] {
+    for w in [workspace(), Workspace::new()] {
         let mut user = user(&w);
         let key = user.does("derive");
         w.ok(&["key", "rotate", "fleet"]);

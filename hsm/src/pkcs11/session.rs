@@ -324,8 +324,11 @@ impl Lease<'_> {
     /// SoftHSM goes on with none of a token's objects when it can't read them any more: that must not pass for keys that
     /// were destroyed.
     fn require_token(&self) -> Result<(), Failure> {
-        let asked = self.pool.ask(Pkcs11::get_token_info)?;
-        asked.map(drop).map_err(failed("looking at the token"))
+        let operation = "looking at the token";
+        let lost = || Error::Failed(operation, "another thread lost it".into());
+        let slot = self.connection(|connection| Some(connection.slot));
+        let slot = slot.ok_or_else(|| Failure { class: Class::Session, error: lost() })?;
+        self.pool.module.enter().get_token_info(slot).map(drop).map_err(failed(operation))
     }
 
     /// The connection, if it is still the one that this session is of.
