@@ -23,6 +23,7 @@ const AES_256_GCM: u8 = 1;
 const FRONT_LEN: usize = 8;
 const NONCE_MAX: usize = 16;
 
+const _: () = assert!(NONCE_LEN == 12 && 32 + TAG_LEN == 48);
 const _: () = assert!(FRONT_LEN + NONCE_MAX + 32 + TAG_LEN <= SLOT_LEN);
 
 /// The nonce of a slot: 12 ..= 16 bytes. This crate's vaults write 12, and some tokens insist on more.
@@ -56,7 +57,7 @@ impl From<[u8; NONCE_LEN]> for SlotNonce {
     fn from(nonce: [u8; NONCE_LEN]) -> Self {
         let mut bytes = [0; NONCE_MAX];
         bytes.iter_mut().zip(nonce).for_each(|(to, byte)| *to = byte);
-        Self { bytes, len: NONCE_LEN as u8 }
+        Self { bytes, len: 12 }
     }
 }
 
@@ -91,7 +92,7 @@ impl Slot {
     pub fn encode(&self) -> [u8; SLOT_LEN] {
         let mut bytes = Self::EMPTY;
         let nonce = self.nonce.as_bytes();
-        let length = self.nonce.len + (32 + TAG_LEN) as u8;
+        let length = self.nonce.len + 48;
         let parts = self.version.to_le_bytes().into_iter().chain([AES_256_GCM, length, 0, 0]);
         let parts = parts.chain(nonce.iter().copied()).chain(self.ciphertext).chain(self.tag);
         bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);

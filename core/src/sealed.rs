@@ -34,9 +34,12 @@ pub const FORMAT_VERSION: u16 = 1;
 pub const PREFIX_LEN: usize = 16;
 /// Longest prefix and manifest together, in bytes: what a reader keeps in memory of its own.
 pub const HEADER_MAX: usize = PREFIX_LEN + MANIFEST_MAX;
-const SLOT: u32 = SLOT_LEN as u32;
-const ENVELOPE_MIN: u32 = SIGNATURE_LEN as u32 + SLOT;
-const ENVELOPE_LONGEST: u32 = ENVELOPE_MAX as u32;
+const SIGNATURE: u32 = 64;
+const SLOT: u32 = 128;
+const ENVELOPE_MIN: u32 = SIGNATURE + SLOT;
+const ENVELOPE_LONGEST: u32 = SIGNATURE + 16 * SLOT;
+const _: () = assert!(SIGNATURE as usize == SIGNATURE_LEN && SLOT as usize == SLOT_LEN);
+const _: () = assert!(ENVELOPE_LONGEST as usize == ENVELOPE_MAX);
 /// Before the first release, 1 ..= 16 slots had 64 bytes. The lengths that an odd number of them gave are no lengths now.
 const OLD_MIN: u32 = 64 * (1 + 1);
 const OLD_LONGEST: u32 = 64 * (1 + 15);
@@ -102,7 +105,7 @@ impl Prefix {
             ENVELOPE_MIN..=ENVELOPE_LONGEST if envelope_len % SLOT == ENVELOPE_MIN % SLOT => {
                 Ok(Self { manifest_len, envelope_len })
             }
-            OLD_MIN..=OLD_LONGEST if envelope_len % SLOT == 0 => Err(Error::OldSlots),
+            OLD_MIN..=OLD_LONGEST if envelope_len.is_multiple_of(SLOT) => Err(Error::OldSlots),
             _ => Err(Error::EnvelopeLength),
         }
     }
@@ -264,7 +267,7 @@ impl Layout {
 
 fn prefix_of(manifest_len: usize, slots: u8) -> Result<Prefix, Error> {
     let manifest_len = u16::try_from(manifest_len).map_err(|_| Error::ManifestLength)?;
-    Prefix::new(manifest_len, SIGNATURE_LEN as u32 + SLOT * u32::from(slots))
+    Prefix::new(manifest_len, SIGNATURE + SLOT * u32::from(slots))
 }
 
 /// What the index holds of one chunk (4.4): `tag[16] || chaining value[32]`.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::files;
-use crate::notice;
+use crate::notice::{self, Notice};
 use crate::registry::{Locked, Registry};
 
 /// The vault that is meant unless the caller says otherwise: a file in the user's data.
@@ -119,8 +119,9 @@ impl Source {
     /// From a file, the environment or a systemd credential.
     pub(crate) fn find(&self) -> std::result::Result<Option<Passphrase>, VaultError> {
         if let Some(path) = set(self.file) {
-            tell_if_exposed(&path);
-            return Passphrase::from_file(&path).map(Some);
+            let passphrase = Passphrase::from_file(&path)?;
+            passphrase.exposed().into_iter().for_each(|file| notice::tell(Notice::Exposed(&file.path)));
+            return Ok(Some(passphrase));
         }
         match std::env::var(self.variable).map(Zeroizing::new) {
             Ok(text) => return Ok(Some(Passphrase::new(text))),
@@ -147,15 +148,10 @@ pub fn secret_files() -> Vec<PathBuf> {
     sources.iter().flat_map(|source| [set(source.file), source.credential()]).flatten().collect()
 }
 
-/// Looks at a secret's file that the vaults' library reads. Others can use a vault whose PIN they can read. It is said,
-/// and no more: the vault isn't safer if it is refused.
-pub(crate) fn tell_if_exposed(path: &Path) {
-    // Nothing that isn't a file is opened: a pipe that nobody writes to would be waited for.
-    if path.is_file()
-        && let Ok(file) = std::fs::File::open(path)
-    {
-        notice::tell_if_exposed(&file, path);
-    }
+/// Tells of the files that the vault was opened with and that others can read or change. It is said, and no more: the
+/// vault isn't safer if it is refused.
+pub(crate) fn tell_of_files(vault: &dyn Vault) {
+    vault.exposed().iter().for_each(|file| notice::tell(Notice::Exposed(&file.path)));
 }
 
 fn set(name: &str) -> Option<PathBuf> {

@@ -91,7 +91,7 @@ fn a_folder_of_many_files() {
     let w = Workspace::new();
     create_dir_all(w.path("folder/sub")).unwrap();
     for i in 0..300 {
-        w.write(&format!("folder/{}{i}", if i % 2 == 0 { "" } else { "sub/" }), format!("file {i}"));
+        w.write(format!("folder/{}{i}", if i % 2 == 0 { "" } else { "sub/" }), format!("file {i}"));
     }
     w.ok(&["seal", "folder", "-o", "release", "--line", "l", "--model-version", "1"]);
     w.ok(&OPEN);
@@ -197,7 +197,7 @@ fn what_was_mixed_is_refused() {
         remove_dir_all(file("release")).unwrap();
         for (name, bytes) in &whole {
             create_dir_all(file("release").join(name).parent().unwrap()).unwrap();
-            w.write(&format!("release/{name}"), bytes);
+            w.write(format!("release/{name}"), bytes);
         }
         println!("refused: {what}");
     }
@@ -287,7 +287,7 @@ fn what_can_not_be_sealed_is_refused() {
     refused("no files");
     for name in ["directory", "Directory", "nul.onnx", "a:b", "a\\b", "a.", "tab\t"] {
         fresh();
-        w.write(&format!("folder/{name}"), "x");
+        w.write(format!("folder/{name}"), "x");
         refused(&format!("{name:?}"));
     }
     fresh();
@@ -301,7 +301,7 @@ fn what_can_not_be_sealed_is_refused() {
     for name in ["model.sealed", "other.GRANT", "directory.sealed"] {
         fresh();
         create_dir_all(w.path(&format!("folder/{name}"))).unwrap();
-        w.write(&format!("folder/{name}/x"), "x");
+        w.write(format!("folder/{name}/x"), "x");
         refused(&name.to_ascii_lowercase());
     }
     for secret in ["vault.json", "kitchen-7.identity", "passphrase"] {

@@ -681,8 +681,9 @@ impl UnderTest {
         modelseal_hsm::open(&location, &|| panic!("the PIN is in a file")).unwrap()
     }
 
-    /// A logged-in session past the vault's.
-    fn session(&self) -> Session {
+    /// A logged-in session past the vault's. It is a vault that logs in: one refuses to open where something else did.
+    fn session(&self) -> LoggedIn {
+        let vault = self.open();
         let Location::Pkcs11(uri) = self.uri.parse().unwrap() else { panic!("{} isn't a token's", self.uri) };
         let context = Pkcs11::new(uri.module.expect("module-path names the library")).unwrap();
         // The vault may have done it.
@@ -699,7 +700,7 @@ impl UnderTest {
         let session = context.open_rw_session(slot).unwrap();
         let pin = std::fs::read_to_string(uri.pin_source.expect("pin-source names the PIN")).unwrap();
         let _ = session.login(UserType::User, Some(&AuthPin::new(pin.trim_end().into())));
-        session
+        LoggedIn { session, _vault: vault }
     }
 
     fn keys(&self, session: &Session) -> Vec<ObjectHandle> {
@@ -728,6 +729,20 @@ impl UnderTest {
                 );
             }
         }
+    }
+}
+
+/// A session, and the vault whose login it shares.
+struct LoggedIn {
+    session: Session,
+    _vault: Box<dyn Vault>,
+}
+
+impl std::ops::Deref for LoggedIn {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
     }
 }
 

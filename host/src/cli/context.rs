@@ -50,8 +50,9 @@ impl<'a> Context<'a> {
         &self,
         location: &Location,
     ) -> std::result::Result<Box<dyn Vault>, modelseal_hsm::Error> {
-        look_at(location);
-        modelseal_hsm::open(location, &|| self.ask(location, false))
+        let vault = modelseal_hsm::open(location, &|| self.ask(location, false))?;
+        vaults::tell_of_files(&*vault);
+        Ok(vault)
     }
 
     /// Where the registry is.
@@ -170,14 +171,6 @@ impl<'a> Context<'a> {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         }
-    }
-}
-
-/// Looks at the files with secrets that the vaults' library reads by itself.
-pub(super) fn look_at(location: &Location) {
-    match location {
-        Location::File(path) => vaults::tell_if_exposed(path),
-        Location::Pkcs11(uri) => uri.pin_source.iter().for_each(|source| vaults::tell_if_exposed(source)),
     }
 }
 

@@ -4,7 +4,7 @@ use modelseal_hsm::{Finding, Key, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{InitArgs, KeyCommand};
-use super::context::{Context, look_at};
+use super::context::Context;
 use super::fingerprints::Keys;
 use super::life;
 use super::terminal::name;
@@ -17,9 +17,9 @@ use crate::vaults;
 pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
     let registry = context.registry()?;
-    look_at(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = vaults::create(&location, &registry, algorithm, &|| context.ask(&location, true))?;
+    vaults::tell_of_files(&*vault);
     let keys = vault.keys()?;
     let made = if let [_] = keys.as_slice() { "1 key".into() } else { format!("{} keys", keys.len()) };
     let made = format!("made {made} in {location}; devices are kept in {}", registry.display());

@@ -7,7 +7,7 @@ use modelseal_hsm::{Key, Location, Role, Vault};
 use serde_json::{Value, json};
 
 use super::args::{DestroyArgs, RetireArgs, RewrapArgs, RotateArgs};
-use super::context::{Context, error_object, look_at, typed};
+use super::context::{Context, error_object, typed};
 use super::keys::key_object;
 use super::terminal::{name, names};
 use crate::depends::{self, Dependents, find_sealed};
@@ -16,7 +16,7 @@ use crate::files::{self, Access, Existing};
 use crate::registry::Registry;
 use crate::rewrap::{self as rewrapping, Rewrapped};
 use crate::text::shown;
-use crate::vaults::{make_parent, tell_if_exposed};
+use crate::vaults::{make_parent, tell_of_files};
 
 /// How many names a message has; the rest is counted.
 const NAMES_MAX: usize = 8;
@@ -316,7 +316,6 @@ pub(super) fn destroy(args: &DestroyArgs, context: &Context<'_>) -> Result<()> {
 pub(super) fn backup(output: &Path, context: &Context<'_>) -> Result<()> {
     context.protect(output, &[])?;
     let location = context.location()?;
-    look_at(&location);
     let bytes =
         modelseal_hsm::backup(&location, &|| context.ask(&location, false), &|| context.ask_of_backup(true))?;
     files::write(output, &bytes, Access::Private, Existing::Keep)?;
@@ -336,10 +335,10 @@ pub(super) fn restore(backup: &Path, context: &Context<'_>) -> Result<()> {
     if let Location::File(path) = &location {
         make_parent(path)?;
     }
-    tell_if_exposed(backup);
     let vault = modelseal_hsm::restore(&location, backup, &|| context.ask_of_backup(false), &|| {
         context.ask(&location, true)
     })?;
+    tell_of_files(&*vault);
     let (keys, registry) = (vault.keys()?, context.registry()?);
     let there = registry.exists();
     let next = if there { "" } else { "; put the registry's copy back, too, at " };
