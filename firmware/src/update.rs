@@ -42,11 +42,16 @@ pub trait Target: Slots {
     /// Length of a block in bytes: what is erased at once, or a multiple of it. A power of two.
     const BLOCK: u32;
 
+    /// Length of a word in bytes: what the memory writes at once. A power of two, of at most [`PIECE_MAX`]. Every write
+    /// is of whole words and begins at one; what the last of a part has too few is filled with 0xff.
+    const WORD: usize = 1;
+
     /// How many bytes there are for the image of `choice`, while `in_use` mustn't be touched. For a delivery
     /// there are always [`DELIVERY_MAX`].
     fn room(&mut self, choice: Choice, in_use: Choice) -> Result<u32, Error>;
 
-    /// Fills `bytes` from `offset` of this part of `choice`.
+    /// Fills `bytes` from `offset` of this part of `choice`. Flash with check bits can't read a word whose writing was
+    /// cut, and some can't read erased ones: both are errors here, and an update mends them by erasing.
     fn read(&mut self, part: Part, choice: Choice, offset: u32, bytes: &mut [u8]) -> Result<(), Error>;
 
     /// Makes the block at `offset` writable; what it held is lost.
@@ -168,25 +173,32 @@ impl Update {
         let room = self.room(part)?;
         let end = end.filter(|end| *end <= room && offset.is_multiple_of(T::BLOCK)).ok_or(Error::Storage)?;
         let mut written = Written { target, part, choice: self.choice, len: end };
-        if hash(&mut written, offset.into(), end.into())? == blake3::Hash::from(*expected) {
+        // What can't be read differs: erasing mends it.
+        if hash(&mut written, offset.into(), end.into()).is_ok_and(|hash| hash == *expected) {
             return Ok(Answer::Same);
         }
         target.erase(part, self.choice, offset)?;
         Ok(Answer::Differs)
     }
 
-    fn write(self, target: &mut impl Target, part: Part, offset: u32, bytes: &[u8]) -> Result<Answer, Error> {
+    fn write<T: Target>(
+        self,
+        target: &mut T,
+        part: Part,
+        offset: u32,
+        bytes: &[u8],
+    ) -> Result<Answer, Error> {
         let end = u32::try_from(bytes.len()).ok().and_then(|len| offset.checked_add(len));
         let room = self.room(part)?;
-        let mut written = [0; PIECE_MAX];
-        let written = written.get_mut(..bytes.len()).ok_or(Error::Storage)?;
-        if end.is_none_or(|end| end > room) {
+        let mut buffer = [0; PIECE_MAX];
+        let written = buffer.get_mut(..bytes.len()).ok_or(Error::Storage)?;
+        if end.is_none_or(|end| end > room) || !(offset as usize).is_multiple_of(T::WORD) {
             return Err(Error::Storage);
         }
-        // Flash takes each word once, and a piece whose answer was lost comes again.
-        target.read(part, self.choice, offset, written)?;
-        if written != bytes {
-            target.write(part, self.choice, offset, bytes)?;
+        // Flash takes each word once, and a piece whose answer was lost comes again. An erased word may not be readable.
+        if target.read(part, self.choice, offset, written).is_err() || written != bytes {
+            let words = whole_words::<T>(bytes, &mut buffer)?;
+            target.write(part, self.choice, offset, words)?;
         }
         Ok(Answer::Taken)
     }
@@ -208,6 +220,15 @@ impl Update {
         log!(info, "verified the update, version {=u64}", version);
         Ok(Answer::Verified { version })
     }
+}
+
+/// `bytes`, and what the last word has too few.
+fn whole_words<'b, T: Target>(bytes: &[u8], buffer: &'b mut [u8; PIECE_MAX]) -> Result<&'b [u8], Error> {
+    const { assert!(T::WORD.is_power_of_two() && T::WORD <= PIECE_MAX && T::BLOCK as usize >= T::WORD) };
+    let words = buffer.get_mut(..bytes.len().next_multiple_of(T::WORD)).ok_or(Error::Storage)?;
+    words.fill(0xff);
+    words.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte);
+    Ok(words)
 }
 
 /// What has been written of one part.

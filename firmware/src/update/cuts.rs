@@ -132,7 +132,7 @@ fn an_update_that_is_taken_tried_and_confirmed() {
         bench.update(true)?;
         bench.boot(confirms).map(|_| ())
     };
-    let cuts = cut_everywhere(Bench::new, whole, |bench, done| {
+    let look = |bench: &mut Bench, done: bool| {
         let floor_before = floor(bench);
         let found = bench.boot(crashes).unwrap();
         assert!(found == NEW || found == OLD && !done, "{found}");
@@ -141,8 +141,16 @@ fn an_update_that_is_taken_tried_and_confirmed() {
         bench.update(true).unwrap();
         assert_eq!(bench.boot(confirms), Ok(NEW));
         assert_eq!(bench.boot(crashes), Ok(NEW));
-    });
+    };
+    let cuts = cut_everywhere(Bench::new, whole, look);
     assert!(cuts > 200, "{cuts}");
+    // And in flash that can't read what is erased.
+    let unreadable = || {
+        let mut bench = Bench::new();
+        bench.places.reads_erased = false;
+        bench
+    };
+    assert_eq!(cut_everywhere(unreadable, whole, look), cuts);
     println!("{cuts} cuts of an update that is confirmed");
 }
 

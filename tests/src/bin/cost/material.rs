@@ -37,7 +37,7 @@ impl Material {
             let w = Workspace::with_vault("file:vault.json");
             w.ok(&["init", "--publisher-algorithm", signed]);
             for length in LENGTHS {
-                w.write(&length.to_string(), model(length));
+                w.write(length.to_string(), model(length));
             }
             w
         };
