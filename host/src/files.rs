@@ -371,7 +371,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 #[cfg(target_os = "linux")]
 fn sync_together(folder: &Folder, outputs: &[Output]) -> io::Result<()> {
-    if outputs.is_empty() { Ok(()) } else { Ok(rustix::fs::syncfs(folder.dir().open_dir(".")?)?) }
+    if outputs.is_empty() { Ok(()) } else { Ok(rustix::fs::syncfs(folder.readable(Path::new("."))?)?) }
 }
 
 #[cfg(not(target_os = "linux"))]

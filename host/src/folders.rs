@@ -119,8 +119,7 @@ impl Made {
                     to_do.push(path.join(entry.file_name()));
                 }
             }
-            #[cfg(unix)]
-            self.folder.dir().open_dir(&path)?.into_std_file().sync_all()?;
+            self.folder.sync_below(&path)?;
         }
         Ok(())
     }

@@ -122,7 +122,26 @@ impl Folder {
 
     /// Has the system write its names.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        if cfg!(unix) { self.dir.open_dir(".")?.into_std_file().sync_all() } else { Ok(()) }
+        self.sync_below(Path::new("."))
+    }
+
+    /// Has the system write the names in the folder `name` in it.
+    #[cfg(unix)]
+    pub(crate) fn sync_below(&self, name: &Path) -> io::Result<()> {
+        self.readable(name)?.sync_all()
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn sync_below(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// A handle of the folder `name` in it that more can be done with than look up names.
+    #[cfg(unix)]
+    pub(crate) fn readable(&self, name: &Path) -> io::Result<File> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(self.dir.open_dir(name)?, ".", flags, Mode::empty())?.into())
     }
 }
 

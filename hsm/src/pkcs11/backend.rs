@@ -14,7 +14,8 @@ use modelseal_core::sign::{Publisher, PublisherKey, Signature};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::session::{Failure, Look, Pool, failed};
+use super::failure::{Failure, failed};
+use super::session::{Look, Pool};
 use super::{check, create, offers, point, retire};
 use crate::error::Error;
 use crate::observed::observe_key;

@@ -8,9 +8,10 @@ use cryptoki::session::Session;
 use cryptoki::slot::{Limit, TokenInfo};
 
 use super::backend::{Public, Token};
+use super::failure::Failure;
 use super::keys::{Entry, Keys, label, lacking, read};
 use super::offers::{Need, ask, needs, offered};
-use super::session::{Failure, Pool, SESSIONS_MAX};
+use super::session::{Pool, SESSIONS_MAX};
 use super::template::{forbidden, isnt, mechanism_alone, origin, required, words};
 use crate::error::Error;
 use crate::vault::{Algorithm, Backend, Finding, Key, Part, Role};

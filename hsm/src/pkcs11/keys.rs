@@ -8,7 +8,7 @@
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-use super::session::{Failure, failed};
+use super::failure::{Failure, failed};
 use super::template::{class, forbidden, is, isnt, required};
 use crate::error::Error;
 use crate::vault::{Algorithm, Key, Role};

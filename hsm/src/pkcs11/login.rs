@@ -8,8 +8,8 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 
+use super::failure::{Failure, failed};
 use super::second::{LoginTurn, PinHash};
-use super::session::{Failure, failed};
 use crate::error::Error;
 use crate::exposed::Exposed;
 use crate::location::{Passphrase, Pkcs11Uri};

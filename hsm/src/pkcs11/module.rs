@@ -11,8 +11,9 @@ use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::slot::{Slot, TokenInfo};
 
 use super::discover;
+use super::failure::{Class, Failure, failed};
 use super::second::Logins;
-use super::session::{Class, Failure, State, failed};
+use super::session::State;
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
 

@@ -4,8 +4,8 @@ use cryptoki::object::{Attribute, AttributeType};
 use cryptoki::session::Session;
 use modelseal_core::sign::PublisherKey;
 
+use super::failure::{Failure, failed};
 use super::keys::{Entry, label};
-use super::session::{Failure, failed};
 use crate::error::Error;
 use crate::vault::{Algorithm, Role};
 
