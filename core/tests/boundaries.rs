@@ -132,6 +132,13 @@ impl Sealed {
     }
 }
 
+/// In releases for hosts, too: see the profiles in the workspace's Cargo.toml.
+#[test]
+fn overflow_stops_the_program() {
+    let most = std::hint::black_box(u8::MAX);
+    assert!(std::panic::catch_unwind(|| most + std::hint::black_box(1)).is_err());
+}
+
 /// As if each comparison of steps 3 and 4 had been skipped: the second reading alone gives another key.
 #[test]
 #[cfg_attr(miri, ignore = "minutes")]
