@@ -203,6 +203,9 @@ impl From<modelseal_hsm::Error> for Error {
                 let hint = "check the first of these that there is: the URI's pin-source, MODELSEAL_PIN_FILE, MODELSEAL_PIN, the credential modelseal.pin; a PIN is tried once, so that nothing gets locked";
                 (Code::Vault, hint)
             }
+            E::LoggedIn => {
+                (Code::Vault, "open the vault before the program logs in, or after it has logged out")
+            }
             E::PinLocked => (Code::Vault, "have the token's security officer set a new PIN"),
             E::Exists(_) => (Code::Vault, "use it as it is, or name another place with --vault"),
             E::Missing(_) => (Code::Vault, "run `modelseal init`, or give --vault"),
@@ -232,7 +235,8 @@ impl From<modelseal_hsm::Error> for Error {
                 (Code::Vault, "it may be protected by CKA_DESTROYABLE: use the token's own tool")
             }
             E::NoBackup => (Code::Vault, "use the token's own backup or cloning: see docs/KEYS.md"),
-            E::Replaced(_) => (Code::Vault, "run the command again"),
+            E::Replaced(_) => (Code::Vault, "open the vault again, with the passphrase that it has now"),
+            E::Gone(_) => (Code::Vault, "put it back, or open the vault where it is now"),
             E::Busy(_) => (Code::Io, "wait until the other modelseal has ended, then try again"),
             E::TooWide(..) => (
                 Code::Vault,

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use modelseal_hsm::{Algorithm, Error as VaultError, Location, Passphrase, Vault};
+use modelseal_hsm::{Algorithm, Error as VaultError, Exposed, Location, Passphrase, Vault};
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
@@ -118,8 +118,9 @@ impl Source {
     /// From a file, the environment or a systemd credential. `warn` is called if others can read the file.
     pub(crate) fn find(&self, warn: &dyn Fn(&str)) -> std::result::Result<Option<Passphrase>, VaultError> {
         if let Some(path) = set(self.file) {
-            warn_of_mode(&path, warn);
-            return Passphrase::from_file(&path).map(Some);
+            let passphrase = Passphrase::from_file(&path)?;
+            passphrase.exposed().into_iter().for_each(|file| warn_of(file, warn));
+            return Ok(Some(passphrase));
         }
         match std::env::var(self.variable).map(Zeroizing::new) {
             Ok(text) => return Ok(Some(Passphrase::new(text))),
@@ -146,21 +147,11 @@ pub fn secret_files() -> Vec<PathBuf> {
     sources.iter().flat_map(|source| [set(source.file), source.credential()]).flatten().collect()
 }
 
-/// Others can use a vault whose PIN they can read. It is said, and no more: the vault isn't safer if it is refused.
-pub(crate) fn warn_of_mode(path: &Path, warn: &dyn Fn(&str)) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = path.metadata().map(|metadata| metadata.permissions().mode() & 0o077);
-        if mode.is_ok_and(|mode| mode != 0) {
-            let path = path.display();
-            warn(&format!(
-                "warning: others can read {path}; it should be its owner's alone: chmod 600 {path}"
-            ));
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = (path, warn);
+/// Others can use a vault whose passphrase or PIN they can read. It is said, and no more: the vault isn't safer if it is
+/// refused.
+pub(crate) fn warn_of(file: &Exposed, warn: &dyn Fn(&str)) {
+    let path = file.path.display();
+    warn(&format!("warning: others can read {path}; it should be its owner's alone: chmod 600 {path}"));
 }
 
 fn set(name: &str) -> Option<PathBuf> {

@@ -21,6 +21,8 @@ pub enum Error {
     WrongBackupPassphrase(PathBuf),
     /// The token refused the PIN. What it says of the tries that are left.
     WrongPin(&'static str),
+    /// The process is logged in to the token, and not by a vault, so nothing can tell whether the PIN is right.
+    LoggedIn,
     /// The token refuses any PIN until its security officer unlocks it.
     PinLocked,
     /// There is a vault there already.
@@ -53,6 +55,8 @@ pub enum Error {
     NoBackup,
     /// The vault file was replaced by one with another passphrase since it was opened.
     Replaced(PathBuf),
+    /// The vault file was moved or removed since it was opened.
+    Gone(PathBuf),
     /// Another process holds this lock.
     Busy(PathBuf),
     /// A key's attributes allow more, or protect less, than its role's: which key, and what.
@@ -118,6 +122,9 @@ impl std::fmt::Display for Error {
                 write!(f, "the backup's passphrase doesn't open {}", path.display())
             }
             Self::WrongPin(tries) => write!(f, "the token refused the PIN; {tries}"),
+            Self::LoggedIn => f.write_str(
+                "this process logged in to the token itself, so the token doesn't look at the PIN",
+            ),
             Self::PinLocked => f.write_str("the token's PIN is locked"),
             Self::Exists(what) => write!(f, "{what} already holds a vault"),
             Self::Missing(what) => write!(f, "there is no vault at {what}"),
@@ -157,6 +164,9 @@ impl std::fmt::Display for Error {
             }
             Self::Replaced(path) => {
                 write!(f, "{} was replaced by another vault file meanwhile", path.display())
+            }
+            Self::Gone(path) => {
+                write!(f, "the vault {} was moved or removed since it was opened", path.display())
             }
             Self::Busy(path) => write!(f, "{} is held by another process", path.display()),
             Self::TooWide(key, what) => {

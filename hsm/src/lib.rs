@@ -17,16 +17,18 @@
 //!
 //! In reading order: [`vault`], the trait and what it promises; [`life`], how keys come and go; [`batch`], many grants
 //! under one signature; [`location`], which vault; `software`, with `vault_file`, and `pkcs11`, the two kinds;
-//! `observed`, what is told of each use of a key; `self_test`, what a check tries; [`mod@wiped`], what stays on the
+//! `exposed`, files that others may use; `observed`, what is told of each use of a key; `self_test`, what a check tries; `slow_hash`, of passphrases and PINs; [`mod@wiped`], what stays on the
 //! stack; [`error`].
 
 pub mod batch;
 pub mod error;
+mod exposed;
 pub mod life;
 pub mod location;
 mod observed;
 mod pkcs11;
 mod self_test;
+mod slow_hash;
 mod software;
 pub mod vault;
 mod vault_file;
@@ -34,6 +36,7 @@ pub mod wiped;
 
 pub use batch::{BATCH_MAX, GrantTree, SignedTree};
 pub use error::Error;
+pub use exposed::Exposed;
 pub use life::{LifeCycle, OpenSlot};
 pub use location::{Location, Passphrase};
 pub use pkcs11::is_stuck;

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::exposed::{self, Exposed};
 
 /// Where a vault is. It never holds a secret: a URI with `pin-value` is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +123,10 @@ fn source_path(source: &str) -> Result<PathBuf, Error> {
 const PASSPHRASE_MAX: usize = 4096;
 
 /// A passphrase or PIN.
-pub struct Passphrase(Zeroizing<String>);
+pub struct Passphrase {
+    text: Zeroizing<String>,
+    exposed: Option<Exposed>,
+}
 
 impl Passphrase {
     /// Takes it over from where it was entered; one line end at the end is dropped.
@@ -131,7 +135,7 @@ impl Passphrase {
             text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
         let len = line.len();
         text.truncate(len);
-        Self(text)
+        Self { text, exposed: None }
     }
 
     /// Reads it from a file.
@@ -140,17 +144,23 @@ impl Passphrase {
         // Never grows, so that no copy stays behind.
         let mut text = Zeroizing::new(String::with_capacity(PASSPHRASE_MAX + 1));
         let file = std::fs::File::open(path).map_err(|error| Error::Io(path.to_owned(), error))?;
+        let metadata = file.metadata().map_err(|error| Error::Io(path.to_owned(), error))?;
         let read = file.take(PASSPHRASE_MAX as u64 + 1).read_to_string(&mut text);
         match read {
             Ok(len) if len > PASSPHRASE_MAX => {
                 Err(Error::Io(path.to_owned(), std::io::ErrorKind::FileTooLarge.into()))
             }
-            Ok(_) => Ok(Self::new(text)),
+            Ok(_) => Ok(Self { exposed: Exposed::of(path, exposed::mode(&metadata)), ..Self::new(text) }),
             Err(error) => Err(Error::Io(path.to_owned(), error)),
         }
     }
 
+    /// The file that it was read from, if others than its owner may read or change that: something to warn of.
+    pub fn exposed(&self) -> Option<&Exposed> {
+        self.exposed.as_ref()
+    }
+
     pub(crate) fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }

@@ -10,6 +10,7 @@ use tracing::field::{Empty, display};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::exposed::Exposed;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 
 /// Does `work` in a span. `subject` is the label and version of a key, or the label of a token.
@@ -89,6 +90,10 @@ impl<B: Backend> Backend for Observed<B> {
 
     fn publisher_key(&self, publisher: u32) -> Result<PublisherKey, Error> {
         self.0.publisher_key(publisher)
+    }
+
+    fn exposed(&self) -> Vec<Exposed> {
+        self.0.exposed()
     }
 
     fn check(&self) -> Result<Vec<Finding>, Error> {

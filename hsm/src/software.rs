@@ -1,37 +1,45 @@
 //! The embedded default: keys in one file, encrypted under a passphrase. `vault_file` says what is in it.
 //!
 //! The salt is fresh for each passphrase, the nonce at each writing. The file is written beside and renamed, mode 0600.
-//! In reading order: this file, use of the keys; `life`, changes of the file; `copy`, backups.
+//! In reading order: this file, use of the keys; `seen`, what the file holds now; `life`, changes of the file; `copy`,
+//! backups.
 
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex};
 
 use aes::Aes256;
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
-use argon2::Argon2;
 use cmac::{Cmac, Mac};
 use modelseal_core::sealed::Slot;
 use modelseal_core::sign::{PublisherKey, Signature};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
+use crate::exposed::Exposed;
 use crate::location::Passphrase;
 use crate::observed::observe_key;
+use crate::slow_hash::argon2id;
 use crate::vault::{Algorithm, Backend, Finding, Key, Part, Role};
 use crate::vault_file::{Kdf, Stock, StoredKey, VaultFile};
 
 mod copy;
 mod file;
 mod life;
+mod seen;
 
 pub(crate) use copy::{backup, restore};
 
-/// A vault whose keys are in this process's memory while it is open.
+use file::Text;
+use seen::Seen;
+
+/// A vault whose keys are in this process's memory while it is open. The file decides at each use which they are: another
+/// process may have retired or destroyed some.
 pub(crate) struct Software {
+    /// Absolute: the process may go to another folder.
     path: PathBuf,
     lock: FileKey,
-    stock: RwLock<Stock>,
+    seen: Mutex<Arc<Seen>>,
 }
 
 /// What a vault file is encrypted with, kept so that it can be written again.
@@ -43,10 +51,11 @@ pub(crate) struct FileKey {
 
 /// Opens the vault in `path`.
 pub(crate) fn open(path: &Path, passphrase: &Passphrase) -> Result<Software, Error> {
-    let file = VaultFile::parse(&file::read(path)?).ok_or_else(|| Error::Corrupt(path.to_owned()))?;
+    let text = file::read(path)?;
+    let file = VaultFile::parse(&text.bytes).ok_or_else(|| Error::Corrupt(path.to_owned()))?;
     let lock = FileKey::derive(file.kdf.clone(), passphrase)?;
     let stock = lock.decrypt(file, path)?;
-    Ok(Software::new(path, lock, stock))
+    Software::new(path, lock, Seen { text, stock })
 }
 
 /// Makes a vault in `path`, which must not exist.
@@ -56,9 +65,7 @@ pub(crate) fn create(path: &Path, publisher: Algorithm, passphrase: &Passphrase)
     let made = |(role, algorithm)| observe_key("generate", role, 1, || generate(role, 1, algorithm));
     let keys = keys.into_iter().map(made);
     let stock = Stock { keys: keys.collect::<Result<_, _>>()?, retired: Vec::new() };
-    let lock = FileKey::fresh(passphrase)?;
-    file::write_new(path, &lock.encrypt(&stock)?)?;
-    Ok(Software::new(path, lock, stock))
+    Software::write_new(path, FileKey::fresh(passphrase)?, stock)
 }
 
 impl FileKey {
@@ -72,19 +79,7 @@ impl FileKey {
 
     fn derive(kdf: Kdf, passphrase: &Passphrase) -> Result<Self, Error> {
         let params = kdf.params().map_err(|_| Error::Memory)?;
-        // Of its own, to be wiped: the key follows from it.
-        let mut memory = Zeroizing::new(Vec::new());
-        memory.try_reserve_exact(params.block_count()).map_err(|_| Error::Memory)?;
-        memory.resize(params.block_count(), argon2::Block::default());
-        let mut key = Box::new(Zeroizing::new([0; 32]));
-        Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_into_with_memory(
-                passphrase.expose().as_bytes(),
-                &kdf.salt,
-                key.as_mut_slice(),
-                memory.as_mut_slice(),
-            )
-            .map_err(|_| Error::Memory)?;
+        let key = argon2id(params, passphrase, &kdf.salt)?;
         Ok(Self { kdf, key })
     }
 
@@ -133,26 +128,26 @@ fn generate(role: Role, version: u32, algorithm: Algorithm) -> Result<StoredKey,
 }
 
 impl Software {
-    fn new(path: &Path, lock: FileKey, stock: Stock) -> Self {
-        Self { path: path.to_owned(), lock, stock: RwLock::new(stock) }
+    fn new(path: &Path, lock: FileKey, seen: Seen) -> Result<Self, Error> {
+        let path = std::path::absolute(path).map_err(|error| Error::Io(path.to_owned(), error))?;
+        Ok(Self { path, lock, seen: Mutex::new(Arc::new(seen)) })
     }
 
-    fn stock(&self) -> RwLockReadGuard<'_, Stock> {
-        self.stock.read().unwrap_or_else(PoisonError::into_inner)
+    /// A vault in a file that must not exist.
+    fn write_new(path: &Path, lock: FileKey, stock: Stock) -> Result<Self, Error> {
+        let text = Text::ours(lock.encrypt(&stock)?);
+        file::write_new(path, &text.bytes)?;
+        Self::new(path, lock, Seen { text, stock })
     }
 
-    /// Does `work` with a key, which stays where it is.
+    /// Does `work` with a key of the file as it is now.
     fn with<T>(
         &self,
         role: Role,
         version: u32,
         work: impl FnOnce(&StoredKey, Algorithm) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let stock = self.stock();
-        let wanted = |stored: &StoredKey| stored.name().filter(|n| n.role == role && n.version == version);
-        let found = stock.keys.iter().find_map(|stored| Some((stored, wanted(stored)?.algorithm)));
-        let (stored, algorithm) = found.ok_or(Error::NoVersion(role, version))?;
-        work(stored, algorithm)
+        self.now()?.with(role, version, work)
     }
 
     fn aes(&self, version: u32) -> Result<Aes256Gcm, Error> {
@@ -168,7 +163,7 @@ fn random<const N: usize>() -> Result<[u8; N], Error> {
 
 impl Backend for Software {
     fn keys(&self) -> Result<Vec<Key>, Error> {
-        Ok(self.stock().keys.iter().filter_map(StoredKey::name).collect())
+        Ok(self.now()?.stock.keys.iter().filter_map(StoredKey::name).collect())
     }
 
     fn encrypt(&self, master: u32, aad: &[u8], content: &[u8; 32]) -> Result<Slot, Error> {
@@ -193,10 +188,16 @@ impl Backend for Software {
     }
 
     fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error> {
+        self.with(Role::Fleet, fleet, |stored, _| Ok(cmac(stored, message)))
+    }
+
+    /// One use of the key, for which the file is read once.
+    fn cmacs(&self, fleet: u32, messages: &[Vec<u8>]) -> Result<Vec<Zeroizing<[u8; 16]>>, Error> {
         self.with(Role::Fleet, fleet, |stored, _| {
-            let mut mac = <Cmac<Aes256> as KeyInit>::new((&stored.key).into());
-            mac.update(message);
-            Ok(Zeroizing::new(mac.finalize().into_bytes().into()))
+            // Roomy enough from the start: a buffer that grew would leave keys in memory that was given back.
+            let mut cmacs = Vec::with_capacity(messages.len());
+            cmacs.extend(messages.iter().map(|message| cmac(stored, message)));
+            Ok(cmacs)
         })
     }
 
@@ -228,7 +229,7 @@ impl Backend for Software {
     }
 
     fn retired(&self) -> Result<Vec<(Role, u32)>, Error> {
-        Ok(self.stock().retired.clone())
+        Ok(self.now()?.stock.retired.clone())
     }
 
     fn generate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {
@@ -247,24 +248,29 @@ impl Backend for Software {
         None
     }
 
-    #[cfg(unix)]
     fn check(&self) -> Result<Vec<Finding>, Error> {
-        use std::os::unix::fs::PermissionsExt;
-        let metadata = std::fs::metadata(&self.path).map_err(|error| Error::Io(self.path.clone(), error))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        let (subject, found) = ("vault file", format!("{}, mode {mode:04o}", self.path.display()));
-        Ok(vec![if mode & 0o077 == 0 {
-            Finding::good(Part::Token, subject, found)
-        } else {
-            let advice = ": others can read or replace it; run chmod 600";
-            Finding::bad(Part::Token, subject, found + advice)
+        let (subject, path, seen) = ("vault file", self.path.display(), self.now()?);
+        let mode = seen.text.mode.map_or(String::new(), |mode| format!(", mode {mode:04o}"));
+        let found = format!("{path}{mode}");
+        Ok(vec![match self.exposed().first() {
+            None => Finding::good(Part::Token, subject, found),
+            Some(_) => {
+                let advice = ": others can read or replace it; run chmod 600";
+                Finding::bad(Part::Token, subject, found + advice)
+            }
         }])
     }
 
-    #[cfg(not(unix))]
-    fn check(&self) -> Result<Vec<Finding>, Error> {
-        Ok(Vec::new())
+    fn exposed(&self) -> Vec<Exposed> {
+        let mode = self.seen().text.mode;
+        Exposed::of(&self.path, mode).into_iter().collect()
     }
+}
+
+fn cmac(stored: &StoredKey, message: &[u8]) -> Zeroizing<[u8; 16]> {
+    let mut mac = <Cmac<Aes256> as KeyInit>::new((&stored.key).into());
+    mac.update(message);
+    Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
 fn p256_key(stored: &StoredKey) -> Result<p256::ecdsa::SigningKey, Error> {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::batch::{GrantTree, SignedTree};
 use crate::error::Error;
+use crate::exposed::Exposed;
 use crate::life::LifeCycle;
 use crate::location::{Location, Passphrase};
 use crate::observed::{Observed, observe};
@@ -183,6 +184,10 @@ pub trait Vault: LifeCycle + Send + Sync {
     /// FORMAT.md, section 3.3): `device key = K(1) || K(2)`. A retired fleet key makes none.
     fn device_key(&self, device: DeviceId<'_>, fleet: u32) -> Result<DeviceKey, Error>;
 
+    /// The vault's file, or the file with its token's PIN, if others than its owner may read or change it: something to warn
+    /// of. What it says is of the file that was read, not of what has its name by now.
+    fn exposed(&self) -> Vec<Exposed>;
+
     /// Looks at everything that can be wrong with a vault. A key with wider rights than its role's is
     /// refused in use, too, not only here.
     fn check(&self) -> Result<Vec<Finding>, Error>;
@@ -304,6 +309,11 @@ pub(crate) trait Backend: Send + Sync {
 
     /// The operation that this kind of vault, or this very token, can't do with any key of a role.
     fn unavailable(&self, role: Role) -> Option<&'static str>;
+
+    /// The files of this vault, as they were read last, that others may use.
+    fn exposed(&self) -> Vec<Exposed> {
+        Vec::new()
+    }
 
     /// Findings that are this kind's own.
     fn check(&self) -> Result<Vec<Finding>, Error>;
@@ -446,6 +456,10 @@ impl<B: Backend> Vault for Roles<B> {
         // Copied, not popped: what is taken out of a list isn't wiped there.
         let key = keys.first().map(|key| DeviceKey::from_bytes(key.expose_to_factory()));
         key.ok_or(Error::NoVersion(Role::Fleet, fleet))
+    }
+
+    fn exposed(&self) -> Vec<Exposed> {
+        self.0.exposed()
     }
 
     fn check(&self) -> Result<Vec<Finding>, Error> {

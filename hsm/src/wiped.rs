@@ -10,6 +10,7 @@ use modelseal_core::wipe::on_wiped_stack;
 
 use crate::batch::{GrantTree, SignedTree};
 use crate::error::Error;
+use crate::exposed::Exposed;
 use crate::life::{LifeCycle, OpenSlot};
 use crate::vault::{Algorithm, Finding, Key, Role, Vault};
 
@@ -27,7 +28,7 @@ pub(crate) struct Wiped<V>(pub(crate) V);
 
 impl<V: Vault> Vault for Wiped<V> {
     fn keys(&self) -> Result<Vec<Key>, Error> {
-        self.0.keys()
+        wiped(|| self.0.keys())
     }
 
     fn publisher_key(&self, version: u32) -> Result<PublisherKey, Error> {
@@ -39,7 +40,7 @@ impl<V: Vault> Vault for Wiped<V> {
     }
 
     fn newest(&self, role: Role) -> Result<u32, Error> {
-        self.0.newest(role)
+        wiped(|| self.0.newest(role))
     }
 
     fn publish(&self, unsigned: &Unsigned) -> Result<Envelope, Error> {
@@ -66,6 +67,10 @@ impl<V: Vault> Vault for Wiped<V> {
         wiped(|| self.0.device_key(device, fleet))
     }
 
+    fn exposed(&self) -> Vec<Exposed> {
+        self.0.exposed()
+    }
+
     fn check(&self) -> Result<Vec<Finding>, Error> {
         wiped(|| self.0.check())
     }
@@ -73,7 +78,7 @@ impl<V: Vault> Vault for Wiped<V> {
 
 impl<V: LifeCycle> LifeCycle for Wiped<V> {
     fn retired(&self) -> Result<Vec<(Role, u32)>, Error> {
-        self.0.retired()
+        wiped(|| self.0.retired())
     }
 
     fn rotate(&self, role: Role, algorithm: Option<Algorithm>) -> Result<u32, Error> {

@@ -13,6 +13,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aes::Aes256;
@@ -127,7 +128,6 @@ fn an_imported_fleet_key_gives_the_standards_device_key() {
             mac.update(&fleet_block(counter, id));
             mac.finalize().into_bytes().to_vec()
         };
-        expire_reading();
         assert_eq!(device_key(&*vault, "device-1", 2), [block(1), block(2)].concat());
         let origin = find(&vault.check().unwrap(), "fleet/2 origin");
         assert!(!origin.ok && origin.detail.contains("local isn't true"), "{origin:?}");
@@ -162,7 +162,6 @@ fn a_public_note_retires_nothing() {
                 Attribute::Label(label.into()),
             ];
             tokens.session("ours").create_object(&note).unwrap();
-            expire_reading();
             vault.retired().unwrap()
         };
         assert_eq!(note(false), []);
@@ -225,10 +224,9 @@ fn a_lost_login_is_renewed() {
     with_tokens(|tokens| {
         let vault = tokens.create("ours");
         let before = device_key(&*vault, "one", 1);
-        tokens.session("ours").logout().unwrap();
+        tokens.raw_session("ours").logout().unwrap();
         assert_eq!(device_key(&*vault, "one", 1), before);
-        tokens.session("ours").logout().unwrap();
-        expire_reading();
+        tokens.raw_session("ours").logout().unwrap();
         assert_eq!(vault.keys().unwrap().len(), 3);
     });
 }
@@ -334,7 +332,6 @@ fn widened_keys_are_refused_in_use() {
             (Attribute::Derive(true), "derive isn't false"),
             (Attribute::Sign(true), "sign isn't false"),
             (Attribute::Verify(true), "verify isn't false"),
-            (Attribute::Private(false), "private isn't true"),
             (Attribute::Encrypt(false), "encrypt isn't true"),
             (Attribute::Modifiable(true), "modifiable is true"),
             (Attribute::Copyable(true), "copyable is true"),
@@ -365,7 +362,6 @@ fn a_short_master_key_is_refused_in_use() {
         template.retain(|attribute| !matches!(attribute, Attribute::Value(_)));
         template.push(Attribute::Value(vec![7; 16]));
         tokens.session("ours").create_object(&template).unwrap();
-        expire_reading();
         let refused = vault.publish(&Model::seal(b"weights").unsigned);
         assert!(matches!(refused, Err(Error::TooWide(_, _))), "{refused:?}");
     });
@@ -377,7 +373,6 @@ fn a_duplicate_label_is_refused_in_use() {
         let vault = tokens.create("ours");
         let rights = [Attribute::Encrypt(true), Attribute::Decrypt(true)];
         tokens.session("ours").create_object(&imported("modelseal/master/1", [7; 32], &rights)).unwrap();
-        expire_reading();
         let refused = vault.publish(&Model::seal(b"weights").unsigned);
         assert!(matches!(refused, Err(Error::TooWide(_, _))), "{refused:?}");
         assert!(!find(&vault.check().unwrap(), "master/1 attributes").ok);
@@ -392,7 +387,6 @@ fn a_label_on_another_kind_of_key_is_reported_and_never_used() {
         template.retain(|attribute| !matches!(attribute, Attribute::KeyType(_)));
         template.push(Attribute::KeyType(KeyType::GENERIC_SECRET));
         tokens.session("ours").create_object(&template).unwrap();
-        expire_reading();
         assert_eq!(vault.newest(Role::Master).unwrap(), 1);
         assert!(!find(&vault.check().unwrap(), "modelseal/master/2").ok);
     });
@@ -414,6 +408,139 @@ fn a_planted_public_key_is_refused() {
         let public = [Attribute::Token(true), Attribute::Private(false), curve, name];
         token.generate_key_pair(&Mechanism::EccEdwardsKeyPairGen, &public, &[]).unwrap();
         assert!(matches!(tokens.open("ours").publisher(), Err(Error::BadSignature)));
+    });
+}
+
+/// Anybody may make public objects in a token, without the PIN: they don't stop a vault.
+#[test]
+fn planted_public_keys_are_ignored_and_reported() {
+    with_tokens(|tokens| {
+        let vault = tokens.create("ours");
+        let key = vault.publisher_key(1).unwrap();
+        let (token, next) = (tokens.public_session("ours"), "modelseal/publisher/2");
+        let own = token.find_objects(&[Attribute::Class(ObjectClass::PUBLIC_KEY)]).unwrap();
+        let curve = token.get_attributes(own[0], &[AttributeType::EcParams]).unwrap().remove(0);
+        let p256 = Attribute::EcParams(vec![0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+        let edwards = |point: &[u8]| planted(KeyType::EC_EDWARDS, curve.clone(), point);
+        let strays = [
+            edwards(&[&[4, 32], &[7; 32][..]].concat()),
+            // The neutral element, under which a careless verifier takes any signature.
+            edwards(&[&[4, 32, 1], &[0; 31][..]].concat()),
+            planted(KeyType::EC, p256, &[&[4, 65, 4], &[9; 64][..]].concat()),
+            edwards(&[4, 31]),
+        ];
+        for label in ["modelseal/publisher/1", next] {
+            for stray in &strays {
+                let label = Attribute::Label(label.into());
+                token.create_object(&[&stray[..], &[label]].concat()).unwrap();
+            }
+        }
+        for vault in [&vault, &tokens.open("ours")] {
+            assert_eq!(vault.publisher().unwrap().keys(), [key]);
+            let model = Model::seal(b"weights");
+            let envelope = vault.publish(&model.unsigned).unwrap();
+            assert_eq!(model.open(&**vault, &envelope).unwrap(), b"weights");
+            let told = find(&vault.check().unwrap(), "publisher/1 public key");
+            assert!(!told.ok && told.detail.contains("(4)"), "{told:?}");
+        }
+        assert_eq!(vault.rotate(Role::Publisher, None).unwrap(), 2);
+        assert_eq!(vault.publisher().unwrap().keys(), [vault.publisher_key(2).unwrap(), key]);
+        vault.retire(Role::Publisher, 1).unwrap();
+        vault.destroy(Role::Publisher, 1).unwrap();
+        vault.publish(&Model::seal(b"weights").unsigned).unwrap();
+    });
+}
+
+/// Nor do keys that aren't private, whichever label they have. A private object takes the PIN.
+#[test]
+fn planted_keys_are_ignored_and_reported() {
+    with_tokens(|tokens| {
+        let token = tokens.public_session("ours");
+        let plant = |label: &str, private| {
+            let rights = [Attribute::Encrypt(true), Attribute::Decrypt(true), Attribute::Private(private)];
+            token.create_object(&imported(label, [7; 32], &rights))
+        };
+        // Before there are keys, and beside and after them.
+        plant("modelseal/master/1", false).unwrap();
+        let vault = tokens.create("ours");
+        for label in ["modelseal/master/1", "modelseal/master/2", "modelseal/fleet/9"] {
+            plant(label, false).unwrap();
+        }
+        assert_eq!(Role::ALL.map(|role| vault.newest(role).unwrap()), [1, 1, 1]);
+        let model = Model::seal(b"weights");
+        let envelope = vault.publish(&model.unsigned).unwrap();
+        assert_eq!(model.open(&*vault, &envelope).unwrap(), b"weights");
+        assert!(!find(&vault.check().unwrap(), "modelseal/master/2").ok);
+        assert_eq!(vault.rotate(Role::Master, None).unwrap(), 2);
+        // The login is the process's: without it.
+        drop(vault);
+        token.logout().unwrap();
+        assert!(plant("modelseal/master/3", true).is_err());
+    });
+}
+
+// ---- A second login ----------------------------------------------------------------------------------------
+
+/// A token that is logged in to looks at no PIN.
+#[test]
+fn a_wrong_pin_opens_no_second_vault() {
+    with_tokens(|tokens| {
+        let open = |pin: &str| {
+            let ask = || Ok(Passphrase::new(Zeroizing::new(pin.into())));
+            modelseal_hsm::open(&format!("pkcs11:token=ours?module-path={MODULE}").parse().unwrap(), &ask)
+        };
+        let is_wrong = |tried: bool| match open("000000").err() {
+            Some(Error::WrongPin(why)) => assert_eq!(why.contains("wasn't tried"), !tried, "{why}"),
+            other => panic!("{other:?}"),
+        };
+        let first = tokens.create("ours");
+        is_wrong(false);
+        let second = open(PIN).unwrap();
+        drop(first);
+        // As long as any vault is logged in, and the token hasn't been asked.
+        is_wrong(false);
+        assert!(find(&second.check().unwrap(), "PIN").detail.contains("no wrong tries"));
+        // A login that was lost: the next one asks the token.
+        tokens.raw_session("ours").logout().unwrap();
+        is_wrong(true);
+        second.keys().unwrap();
+        is_wrong(false);
+        drop(second);
+        is_wrong(true);
+        open(PIN).unwrap().keys().unwrap();
+    });
+}
+
+/// Then nothing can tell whether a PIN is right. A vault that is open goes on.
+#[test]
+fn no_vault_opens_where_something_else_logged_in() {
+    with_tokens(|tokens| {
+        let vault = tokens.create("ours");
+        tokens.raw_session("ours").logout().unwrap();
+        let other = tokens.raw_session("ours");
+        vault.keys().unwrap();
+        drop(tokens.open("ours"));
+        drop(vault);
+        let refused = modelseal_hsm::open(&tokens.location("ours"), &never_asked).err();
+        assert!(matches!(refused, Some(Error::LoggedIn)), "{refused:?}");
+        other.logout().unwrap();
+        tokens.open("ours").keys().unwrap();
+    });
+}
+
+/// The token is looked at before the first of them, and what was destroyed is refused by name.
+#[test]
+fn many_device_keys_are_one_use() {
+    with_tokens(|tokens| {
+        let vault = tokens.create("ours");
+        let ids: Vec<_> = (0..200).map(|i| format!("device-{i}")).collect();
+        let devices: Vec<_> = ids.iter().map(|id| (DeviceId::new(id).unwrap(), 1)).collect();
+        assert_eq!(vault.device_keys(&devices).unwrap().len(), 200);
+        let session = tokens.session("ours");
+        let label = Attribute::Label(b"modelseal/fleet/1".to_vec());
+        session.destroy_object(session.find_objects(&[label]).unwrap()[0]).unwrap();
+        let refused = vault.device_keys(&devices).map(drop);
+        assert!(matches!(refused, Err(Error::NoVersion(Role::Fleet, 1))), "{refused:?}");
     });
 }
 
@@ -465,6 +592,36 @@ fn a_missing_or_foreign_module_is_said() {
             assert!(matches!(&error, Error::Module(_, _)), "{error:?}");
             assert!(error.to_string().contains(path), "{error}");
         }
+    });
+}
+
+/// A name alone would be looked for in the folder that the program is in.
+#[test]
+fn a_module_is_named_by_its_whole_path() {
+    with_tokens(|tokens| {
+        let here = std::env::current_dir().unwrap();
+        let up = "../".repeat(here.components().count());
+        let relative = format!("{up}{}", MODULE.trim_start_matches('/'));
+        assert!(Path::new(&relative).exists());
+        for module in ["libsofthsm2.so", "./libsofthsm2.so", &relative] {
+            let location = format!("pkcs11:token=ours?module-path={module}").parse().unwrap();
+            let refused = modelseal_hsm::open(&location, &never_asked).err();
+            assert!(
+                matches!(refused, Some(Error::Location(why)) if why.contains("whole path")),
+                "{module}: {refused:?}"
+            );
+        }
+        // SAFETY: this process has one thread, this test's.
+        #[allow(unsafe_code, reason = "there is no safe one")]
+        unsafe {
+            std::env::set_var("MODELSEAL_PKCS11_MODULE", &relative)
+        };
+        let location = format!("pkcs11:token=ours?pin-source={}", tokens.pin().display());
+        let refused = modelseal_hsm::open(&location.parse().unwrap(), &never_asked).err();
+        assert!(
+            matches!(refused, Some(Error::Location(why)) if why.starts_with("MODELSEAL_PKCS11_MODULE")),
+            "{refused:?}"
+        );
     });
 }
 
@@ -527,11 +684,14 @@ fn detail(findings: &[Finding], subject: &str) -> String {
 // ---- Tokens ------------------------------------------------------------------------------------------------
 
 /// The two tokens of one test, `ours` and `theirs`, in a directory that goes with it.
-struct Tokens(PathBuf);
+struct Tokens {
+    dir: PathBuf,
+    held: Mutex<Vec<Box<dyn Vault>>>,
+}
 
 impl Tokens {
     fn pin(&self) -> PathBuf {
-        self.0.join("pin")
+        self.dir.join("pin")
     }
 
     fn location(&self, token: &str) -> Location {
@@ -548,17 +708,40 @@ impl Tokens {
         modelseal_hsm::open(&self.location(token), &never_asked).unwrap()
     }
 
-    /// A logged-in session past the vault's.
+    /// A logged-in session past the vault's. It is a vault that logs in: one refuses to open where something else did.
     fn session(&self, token: &str) -> Session {
+        self.held.lock().unwrap().push(self.open(token));
+        self.raw_session(token)
+    }
+
+    /// The same with a login of its own, unless there is one.
+    fn raw_session(&self, token: &str) -> Session {
+        let session = self.public_session(token);
+        let _ = session.login(UserType::User, Some(&AuthPin::new(PIN.into())));
+        session
+    }
+
+    /// One that needs no PIN.
+    fn public_session(&self, token: &str) -> Session {
         let context = Pkcs11::new(MODULE).unwrap();
         // The vault may have done it.
         let _ = context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
         let slots = context.get_slots_with_token().unwrap();
         let is_it = |slot: &&_| context.get_token_info(**slot).unwrap().label() == token;
-        let session = context.open_rw_session(*slots.iter().find(is_it).unwrap()).unwrap();
-        let _ = session.login(UserType::User, Some(&AuthPin::new(PIN.into())));
-        session
+        context.open_rw_session(*slots.iter().find(is_it).unwrap()).unwrap()
     }
+}
+
+/// A public key, but for its label.
+fn planted(kind: KeyType, curve: Attribute, point: &[u8]) -> [Attribute; 6] {
+    [
+        Attribute::Class(ObjectClass::PUBLIC_KEY),
+        Attribute::KeyType(kind),
+        Attribute::Token(true),
+        Attribute::Private(false),
+        curve,
+        Attribute::EcPoint(point.to_vec()),
+    ]
 }
 
 /// A key with all of a role's attributes, then `rights` instead.
@@ -590,11 +773,6 @@ fn imported(label: &str, value: [u8; 32], rights: &[Attribute]) -> Vec<Attribute
     template
 }
 
-/// A vault believes its reading of the keys for a second.
-fn expire_reading() {
-    std::thread::sleep(std::time::Duration::from_millis(1100));
-}
-
 fn never_asked() -> Result<Passphrase, Error> {
     panic!("the PIN is in a file")
 }
@@ -602,7 +780,7 @@ fn never_asked() -> Result<Passphrase, Error> {
 /// Runs `test` in a child process with tokens of its own. The type of the closure names the test around it.
 fn with_tokens<F: FnOnce(&Tokens)>(test: F) {
     if let Some(dir) = std::env::var_os(CHILD) {
-        return test(&Tokens(dir.into()));
+        return test(&Tokens { dir: dir.into(), held: Mutex::default() });
     }
     let name = std::any::type_name::<F>().split("::").nth(1).unwrap();
     let dir = make_tokens();

@@ -190,6 +190,72 @@ fn a_vault_file_that_was_replaced_is_left_alone() {
     assert_eq!(std::fs::read(path(&location)).unwrap(), second);
 }
 
+/// An open vault doesn't go on with keys of which its file says nothing any more.
+#[test]
+fn a_vault_whose_file_is_gone_is_of_no_use_until_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    let (vault, away) = (make(&location), dir.path().join("away"));
+    let keys = vault.keys().unwrap();
+    let derive = || vault.device_key(DeviceId::new("x").unwrap(), 1).map(drop);
+    std::fs::rename(path(&location), &away).unwrap();
+    let refused = [derive(), vault.newest(Role::Master).map(drop), vault.rotate(Role::Fleet, None).map(drop)];
+    assert!(refused.iter().all(|gone| matches!(gone, Err(Error::Gone(_)))), "{refused:?}");
+    make(&location);
+    assert!(matches!(derive(), Err(Error::Replaced(_))));
+    let good = std::fs::read_to_string(&away).unwrap();
+    std::fs::write(path(&location), good.replace("\"keys\": \"", "\"keys\": \"00")).unwrap();
+    assert!(matches!(derive(), Err(Error::Corrupt(_))));
+    std::fs::rename(&away, path(&location)).unwrap();
+    derive().unwrap();
+    assert_eq!(vault.keys().unwrap(), keys);
+}
+
+/// Nobody waits for somebody to write to what isn't a file.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_fifo_is_no_vault() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = location(&dir);
+    let made = std::process::Command::new("mkfifo").arg(path(&location)).status().unwrap();
+    assert!(made.success());
+    let refused = open(&location, &|| Ok(passphrase("right"))).err();
+    assert!(matches!(refused, Some(Error::Corrupt(_))), "{refused:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_others_may_use_are_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (location, secret) = (location(&dir), dir.path().join("passphrase"));
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let vault = make(&location);
+    std::fs::write(&secret, "right").unwrap();
+    for (mode, told) in [(0o600, false), (0o400, false), (0o640, true), (0o602, true), (0o644, true)] {
+        for path in [path(&location), &secret] {
+            allow(path, mode);
+        }
+        let opened = open(&location, &|| Passphrase::from_file(&secret)).unwrap();
+        vault.keys().unwrap();
+        for vault in [&vault, &opened] {
+            let exposed: Vec<_> =
+                vault.exposed().into_iter().map(|exposed| (exposed.path, exposed.mode)).collect();
+            let expected = told.then(|| (path(&location).to_owned(), mode));
+            assert_eq!(exposed, Vec::from_iter(expected), "{mode:o}");
+            assert_eq!(vault.check().unwrap()[0].ok, !told, "{mode:o}");
+        }
+        let read = Passphrase::from_file(&secret).unwrap();
+        assert_eq!(read.exposed().map(|exposed| exposed.mode), told.then_some(mode), "{mode:o}");
+    }
+    // What it has become since it was read is another matter.
+    let read = Passphrase::from_file(&secret).unwrap();
+    allow(&secret, 0o600);
+    assert!(read.exposed().is_some());
+}
+
 /// A link to the file stays one, the mode stays, and the format tells old programs what they don't know.
 #[cfg(unix)]
 #[test]
@@ -249,6 +315,13 @@ fn a_backup_has_a_passphrase_of_its_own_and_is_restored_where_there_is_none() {
     let id = DeviceId::new("kitchen-7").unwrap();
     let key = |vault: &dyn Vault| *vault.device_key(id, 1).unwrap().expose_to_factory();
     assert_eq!(key(&*restored), key(&*vault));
+}
+
+/// In releases, too: see the profiles in the workspace's Cargo.toml.
+#[test]
+fn overflow_stops_the_program() {
+    let most = std::hint::black_box(u8::MAX);
+    assert!(std::panic::catch_unwind(|| most + std::hint::black_box(1)).is_err());
 }
 
 #[test]

@@ -79,6 +79,29 @@ fn a_session_that_hangs_is_left_alone_and_others_go_on() {
     user.ends();
 }
 
+// ---- Its keys are others' to change --------------------------------------------------------------------------
+
+/// A program that has the vault open, a token's or a file, doesn't go on with what isn't to be used any more.
+#[test]
+fn what_another_program_retires_or_destroys_counts_at_once() {
+    for w in [workspace(), Workspace::new()] {
+        let mut user = user(&w);
+        let key = user.does("derive");
+        w.ok(&["key", "rotate", "fleet"]);
+        assert_eq!(user.does("derive"), key);
+        w.ok(&["key", "retire", "fleet", "1"]);
+        assert!(is_error(&user.does("derive"), "Retired"));
+        w.ok(&["key", "retire", "fleet", "1", "--undo"]);
+        assert_eq!(user.does("derive"), key);
+        w.ok(&["key", "retire", "fleet", "1"]);
+        w.ok(&["key", "destroy", "fleet", "1", "--confirm", "destroy fleet/1"]);
+        let gone = user.does("derive");
+        assert!(is_error(&gone, "NoVersion"), "{gone}");
+        assert_eq!(user.does("keys"), "ok 3");
+        user.ends();
+    }
+}
+
 // ---- It is taken away --------------------------------------------------------------------------------------
 
 #[test]

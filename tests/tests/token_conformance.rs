@@ -450,8 +450,8 @@ fn widened_key(suite: &UnderTest, role: Role, wide: &Attribute, fault: &str) -> 
     };
     let found = session.get_attributes(made[0], &[wide.attribute_type()]).unwrap();
     let skipped = if found.contains(wide) {
-        refused_in_use(&*suite.open(), role, fault);
-        reported(suite, role, fault);
+        refused_in_use(&*session.vault, role, fault);
+        reported(&*session.vault, role, fault);
         suite.say(&what);
         0
     } else {
@@ -488,8 +488,8 @@ fn refused_in_use(vault: &dyn Vault, role: Role, fault: &str) {
 }
 
 /// In one line for the key, and in the attribute's own.
-fn reported(suite: &UnderTest, role: Role, fault: &str) {
-    let findings = suite.open().check().unwrap();
+fn reported(vault: &dyn Vault, role: Role, fault: &str) {
+    let findings = vault.check().unwrap();
     let key = format!("{}/2", role.name());
     let attributes = find(&findings, &format!("{key} attributes"));
     assert!(!attributes.ok && attributes.detail.contains(fault), "{attributes:?}");
@@ -681,12 +681,13 @@ impl UnderTest {
         modelseal_hsm::open(&location, &|| panic!("the PIN is in a file")).unwrap()
     }
 
-    /// A logged-in session past the vault's.
-    fn session(&self) -> Session {
+    /// A logged-in session past the vault's. It is a vault that logs in: one refuses to open where something else did.
+    fn session(&self) -> LoggedIn {
         let Location::Pkcs11(uri) = self.uri.parse().unwrap() else { panic!("{} isn't a token's", self.uri) };
         let context = Pkcs11::new(uri.module.expect("module-path names the library")).unwrap();
-        // The vault may have done it.
+        // Before the vault, which then won't restart it under this session. Another one may have done it.
         let _ = context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+        let vault = self.open();
         let fits =
             |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         let is_it = |slot: &_| {
@@ -699,7 +700,7 @@ impl UnderTest {
         let session = context.open_rw_session(slot).unwrap();
         let pin = std::fs::read_to_string(uri.pin_source.expect("pin-source names the PIN")).unwrap();
         let _ = session.login(UserType::User, Some(&AuthPin::new(pin.trim_end().into())));
-        session
+        LoggedIn { session, vault }
     }
 
     fn keys(&self, session: &Session) -> Vec<ObjectHandle> {
@@ -728,6 +729,20 @@ impl UnderTest {
                 );
             }
         }
+    }
+}
+
+/// A session, and the vault whose login it shares.
+struct LoggedIn {
+    session: Session,
+    vault: Box<dyn Vault>,
+}
+
+impl std::ops::Deref for LoggedIn {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
     }
 }
 

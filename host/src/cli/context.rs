@@ -45,17 +45,14 @@ impl<'a> Context<'a> {
         &self,
         location: &Location,
     ) -> std::result::Result<Box<dyn Vault>, modelseal_hsm::Error> {
-        self.warn_of_pin_source(location);
-        modelseal_hsm::open(location, &|| self.ask(location, false))
+        let vault = modelseal_hsm::open(location, &|| self.ask(location, false))?;
+        self.warn_of_files(&*vault);
+        Ok(vault)
     }
 
-    /// The one file that the library reads by itself.
-    pub(super) fn warn_of_pin_source(&self, location: &Location) {
-        if let Location::Pkcs11(uri) = location
-            && let Some(source) = &uri.pin_source
-        {
-            vaults::warn_of_mode(source, &|text| self.note_text(text));
-        }
+    /// Those that the library reads by itself.
+    pub(super) fn warn_of_files(&self, vault: &dyn Vault) {
+        vault.exposed().iter().for_each(|file| vaults::warn_of(file, &|text| self.note_text(text)));
     }
 
     /// Where the registry is.

@@ -14,9 +14,9 @@ use crate::vaults;
 pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
     let registry = context.registry()?;
-    context.warn_of_pin_source(&location);
     let algorithm = args.publisher_algorithm.map(Into::into);
     let vault = vaults::create(&location, &registry, algorithm, &|| context.ask(&location, true))?;
+    context.warn_of_files(&*vault);
     let keys = vault.keys()?;
     let made = if let [_] = keys.as_slice() { "1 key".into() } else { format!("{} keys", keys.len()) };
     let made = format!("made {made} in {location}; devices are kept in {}", registry.display());

@@ -14,7 +14,8 @@ use modelseal_core::sign::{Publisher, PublisherKey, Signature};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::session::{Failure, Pool, failed};
+use super::failure::{Failure, failed};
+use super::session::{Look, Pool};
 use super::{check, create, offers, point, retire};
 use crate::error::Error;
 use crate::observed::observe_key;
@@ -33,7 +34,15 @@ const TAG_BITS: u64 = 128;
 /// The vault in a token.
 pub(crate) struct Token {
     pool: Pool,
-    proven: Mutex<Vec<(u32, PublisherKey)>>,
+    /// In which connection, for which private key.
+    proven: Mutex<Vec<(u64, ObjectHandle, PublisherKey)>>,
+}
+
+/// A publisher key's public half.
+pub(super) struct Public {
+    pub(super) key: PublisherKey,
+    /// How many others have its label.
+    pub(super) others: usize,
 }
 
 impl Token {
@@ -45,21 +54,60 @@ impl Token {
         &self.pool
     }
 
-    /// Public key objects can be replaced without the PIN. A vault that believed a planted one would unwrap
-    /// the planter's models, so the private key has to sign for it first.
-    fn prove(&self, version: u32, key: PublisherKey) -> Result<(), Error> {
+    /// Public key objects can be made and replaced without the PIN. A vault that believed a planted one would unwrap the
+    /// planter's models, and one that stopped at it could be stopped by anybody: so the private key has to sign for one.
+    pub(super) fn public(&self, version: u32) -> Result<Public, Error> {
+        let (connection, handle, candidates) = self.pool.run(|session, keys| {
+            let entry = keys.get(Role::Publisher, version)?;
+            Ok((keys.connection, entry.handle, point::candidates(session, entry)?))
+        })?;
         let proven = || self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        if proven().contains(&(version, key)) {
-            return Ok(());
+        let is_proven = |key: &PublisherKey| proven().contains(&(connection, handle, *key));
+        let key = match candidates.iter().flatten().find(|key| is_proven(key)) {
+            Some(key) => *key,
+            None => self.prove(version, &candidates)?,
+        };
+        if !is_proven(&key) {
+            proven().push((connection, handle, key));
         }
-        let publisher = Publisher::new(&[key])?;
-        let signature = observe_key("sign", Role::Publisher, version, || self.sign(version, SELF_TEST))?;
-        let signature = key.canonical(signature);
-        if !publisher.has_signed(SELF_TEST, &signature) {
-            return Err(Error::BadSignature);
+        Ok(Public { key, others: candidates.iter().filter(|other| **other != Some(key)).count() })
+    }
+
+    /// What is signed is new each time, so that nobody can have made a public key for its signature.
+    fn prove(&self, version: u32, candidates: &[Option<PublisherKey>]) -> Result<PublisherKey, Error> {
+        let none = || point::none(version, candidates);
+        if candidates.iter().all(Option::is_none) {
+            return Err(none());
         }
-        proven().push((version, key));
-        Ok(())
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|_| Error::Random)?;
+        let message = [SELF_TEST, &random].concat();
+        let signature = observe_key("sign", Role::Publisher, version, || self.sign(version, &message))?;
+        let has_signed = |key: &&PublisherKey| {
+            let publisher = Publisher::new(&[**key]);
+            publisher.is_ok_and(|publisher| publisher.has_signed(&message, &key.canonical(signature)))
+        };
+        candidates.iter().flatten().find(has_signed).copied().ok_or_else(none)
+    }
+
+    /// A CMAC, after another look at the token.
+    pub(super) fn cmac_after(
+        &self,
+        look: Look,
+        fleet: u32,
+        message: &[u8],
+    ) -> Result<Zeroizing<[u8; 16]>, Error> {
+        self.pool.run_after(look, |session, keys| {
+            let key = keys.get(Role::Fleet, fleet)?;
+            let made = session.sign(&Mechanism::AesCMac, key.handle, message).map_err(failed(CMAC))?;
+            let made = Zeroizing::new(made);
+            let mut cmac = Zeroizing::new([0; 16]);
+            if made.len() != cmac.len() {
+                return Err(odd(CMAC, &made).into());
+            }
+            cmac.copy_from_slice(&made);
+            Ok(cmac)
+        })
     }
 }
 
@@ -105,17 +153,7 @@ impl Backend for Token {
     }
 
     fn cmac(&self, fleet: u32, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, Error> {
-        self.pool.run(|session, keys| {
-            let key = keys.get(Role::Fleet, fleet)?;
-            let made = session.sign(&Mechanism::AesCMac, key.handle, message).map_err(failed(CMAC))?;
-            let made = Zeroizing::new(made);
-            let mut cmac = Zeroizing::new([0; 16]);
-            if made.len() != cmac.len() {
-                return Err(odd(CMAC, &made).into());
-            }
-            cmac.copy_from_slice(&made);
-            Ok(cmac)
-        })
+        self.cmac_after(Look::Anew, fleet, message)
     }
 
     fn sign(&self, publisher: u32, message: &[u8]) -> Result<Signature, Error> {
@@ -126,10 +164,7 @@ impl Backend for Token {
     }
 
     fn publisher_key(&self, publisher: u32) -> Result<PublisherKey, Error> {
-        let read = self.pool.run(|session, keys| point::read(session, keys.get(Role::Publisher, publisher)?));
-        let key = read?;
-        self.prove(publisher, key)?;
-        Ok(key)
+        Ok(self.public(publisher)?.key)
     }
 
     fn unavailable(&self, role: Role) -> Option<&'static str> {

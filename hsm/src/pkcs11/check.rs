@@ -7,13 +7,14 @@ use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki::slot::{Limit, TokenInfo};
 
-use super::backend::Token;
-use super::keys::{Entry, Keys, lacking, read};
+use super::backend::{Public, Token};
+use super::failure::Failure;
+use super::keys::{Entry, Keys, label, lacking, read};
 use super::offers::{Need, ask, needs, offered};
-use super::session::{Failure, Pool, SESSIONS_MAX};
+use super::session::{Pool, SESSIONS_MAX};
 use super::template::{forbidden, isnt, mechanism_alone, origin, required, words};
 use crate::error::Error;
-use crate::vault::{Algorithm, Backend, Finding, Key, Part};
+use crate::vault::{Algorithm, Backend, Finding, Key, Part, Role};
 
 const PIN: &str = "PIN";
 /// Those of the pool, one that keeps the login, and one that writes.
@@ -29,6 +30,7 @@ pub(super) fn check(token: &Token) -> Result<Vec<Finding>, Error> {
     findings.push(listed(pool));
     findings.extend(needs().iter().map(|need| mechanism(pool, need, &keys)));
     findings.extend(pool.run(attributes)?);
+    findings.extend(keys.iter().filter(|key| key.role == Role::Publisher).map(|key| public(token, key)));
     Ok(findings)
 }
 
@@ -238,7 +240,24 @@ fn attributes(session: &Session, keys: &Keys) -> Result<Vec<Finding>, Failure> {
         let wrong = "a key that can't have this role has its label; it is never used";
         findings.push(Finding::bad(Part::Keys, stray, wrong));
     }
+    for planted in &keys.planted {
+        let wrong = "it isn't private, so anybody may have made it: it is never used; delete it";
+        findings.push(Finding::bad(Part::Keys, planted, wrong));
+    }
     Ok(findings)
+}
+
+/// Others of its name are ignored in use.
+fn public(token: &Token, key: &Key) -> Finding {
+    let (subject, label) = (format!("publisher/{} public key", key.version), label(key.role, key.version));
+    match token.public(key.version) {
+        Err(error) => Finding::bad(Part::Keys, subject, error.to_string()),
+        Ok(Public { others: 0, .. }) => Finding::good(Part::Keys, subject, "the private key signs for it"),
+        Ok(Public { others, .. }) => {
+            let wrong = format!("others are called {label} as well ({others}), which anybody may make: ");
+            Finding::bad(Part::Keys, subject, wrong + "they are ignored; delete them")
+        }
+    }
 }
 
 /// In one line, and in the same words as where it is refused in use.

@@ -8,9 +8,10 @@ use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 
 use super::backend::ECDSA;
+use super::failure::{Class, Failure, failed};
 use super::keys::{Keys, label, lacking};
 use super::offers::{missing, missing_for};
-use super::session::{Class, Failure, Pool, failed};
+use super::session::Pool;
 use super::template::{isnt, optional_choices, private, public_choices, secret};
 use crate::error::Error;
 use crate::observed::observe_key;

@@ -13,9 +13,10 @@ use tracing::dispatcher;
 use zeroize::Zeroizing;
 
 use super::backend::{CMAC, DECRYPT, ENCRYPT, SIGN, Token};
-use super::session::SESSIONS_MAX;
+use super::session::{Look, SESSIONS_MAX};
 use super::turn::Turn;
 use crate::error::Error;
+use crate::exposed::Exposed;
 use crate::vault::{Algorithm, Backend, Finding, Key, Role};
 use crate::wiped::wiped;
 
@@ -245,6 +246,8 @@ impl Drop for Deadline {
 pub(crate) struct Timed {
     pub(super) token: Arc<Token>,
     pub(super) deadline: Deadline,
+    /// The file with the PIN, if others may use it.
+    pub(super) exposed: Option<Exposed>,
 }
 
 impl Timed {
@@ -300,8 +303,15 @@ impl Backend for Timed {
     fn cmacs(&self, fleet: u32, messages: &[Vec<u8>]) -> Result<Vec<Zeroizing<[u8; 16]>>, Error> {
         let (token, messages) = (self.token.clone(), messages.to_vec());
         self.deadline.within_each(CMAC, move |done| {
-            let each = messages.iter().map(|message| token.cmac(fleet, message).inspect(|_| done()));
-            each.collect()
+            // Roomy enough from the start: a buffer that grew would leave keys in memory that was given back.
+            let mut cmacs = Vec::with_capacity(messages.len());
+            for message in &messages {
+                // One use of the key, at the beginning of which the token is looked at.
+                let look = if cmacs.is_empty() { Look::Anew } else { Look::Lately };
+                cmacs.push(token.cmac_after(look, fleet, message)?);
+                done();
+            }
+            Ok(cmacs)
         })
     }
 
@@ -313,6 +323,10 @@ impl Backend for Timed {
     fn publisher_key(&self, publisher: u32) -> Result<PublisherKey, Error> {
         let token = self.token.clone();
         self.deadline.within("reading a public key", move || token.publisher_key(publisher))
+    }
+
+    fn exposed(&self) -> Vec<Exposed> {
+        self.exposed.clone().into_iter().collect()
     }
 
     fn check(&self) -> Result<Vec<Finding>, Error> {

@@ -9,6 +9,9 @@ use crate::error::Error;
 /// The environment's: ours, then the one that other programs look at, too.
 const VARIABLES: [&str; 2] = ["MODELSEAL_PKCS11_MODULE", "PKCS11_MODULE_PATH"];
 
+const RELATIVE_VARIABLE: &str = "MODELSEAL_PKCS11_MODULE, or PKCS11_MODULE_PATH, is the library's whole path, such as \
+     /usr/lib/softhsm/libsofthsm2.so";
+
 /// Where systems put libraries that have tokens of their own; `*` is one name. Proxies for other libraries don't count.
 #[rustfmt::skip]
 const PLACES: [&str; 27] = [
@@ -57,8 +60,8 @@ const RELATIVE: [&str; 4] =
 /// The environment's library, else the only one that is found.
 pub(super) fn module() -> Result<PathBuf, Error> {
     let set = |name: &str| std::env::var_os(name).filter(|path: &OsString| !path.is_empty());
-    if let Some(path) = VARIABLES.iter().find_map(|name| set(name)) {
-        return Ok(path.into());
+    if let Some(path) = VARIABLES.iter().find_map(|name| set(name)).map(PathBuf::from) {
+        return if path.is_absolute() { Ok(path) } else { Err(Error::Location(RELATIVE_VARIABLE)) };
     }
     let home = set("HOME").or_else(|| set("USERPROFILE")).map(PathBuf::from);
     match modules(&roots(), home.as_deref()) {

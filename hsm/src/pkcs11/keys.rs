@@ -1,18 +1,21 @@
 //! The vault's keys in a token: found by label, and each with all that is wrong with it.
 //!
 //! Labels are `modelseal/ROLE/VERSION`. Anybody who can write to the token can give them, so a key counts for
-//! what its attributes are.
+//! what its attributes are. Objects that aren't private are made without the PIN: keys among them count for nothing,
+//! and of public keys the one counts that the private key proves. So nobody without the PIN stops a vault by making
+//! objects; who has it can, and is refused by name.
 
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-use super::session::{Failure, failed};
+use super::failure::{Failure, failed};
 use super::template::{class, forbidden, is, isnt, required};
 use crate::error::Error;
 use crate::vault::{Algorithm, Key, Role};
 
 const READ: &str = "reading the keys";
 const PREFIX: &str = "modelseal/";
+const PRIVATE: Attribute = Attribute::Private(true);
 
 /// The label of a key.
 pub(super) fn label(role: Role, version: u32) -> String {
@@ -28,30 +31,37 @@ pub(super) fn parse(label: &str) -> Option<(Role, u32)> {
 }
 
 /// All of a token's keys that are, or pretend to be, this vault's.
+#[derive(Default)]
 pub(super) struct Keys {
     pub(super) entries: Vec<Entry>,
     /// Labels that look like ours on keys that can't be.
     pub(super) strays: Vec<String>,
+    /// The same on keys that aren't private: anybody may have made them.
+    pub(super) planted: Vec<String>,
     /// What the notes in the token say of keys that are there.
     pub(super) retired: Vec<(Role, u32)>,
+    /// Every object in the token before they were read.
+    pub(super) objects: Vec<ObjectHandle>,
+    /// The connection in which the handles are good, where the pool read them.
+    pub(super) connection: u64,
 }
 
 /// One key.
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) handle: ObjectHandle,
-    /// The public half of a publisher key.
-    pub(super) public: Option<ObjectHandle>,
+    /// What is called as a publisher key is: one of them should be its public half.
+    pub(super) publics: Vec<ObjectHandle>,
     /// Why it isn't used; empty for a key that is.
     pub(super) faults: Vec<String>,
-    /// Whether no other key, nor public key, has its label.
+    /// Whether no other key has its label.
     pub(super) alone: bool,
 }
 
 impl Keys {
     /// Reads them from a session that is logged in.
     pub(super) fn read(session: &Session) -> Result<Self, Failure> {
-        let mut keys = Self { entries: Vec::new(), strays: Vec::new(), retired: Vec::new() };
+        let mut keys = Self { objects: objects(session)?, ..Self::default() };
         for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
             for handle in find(session, class, None)? {
                 keys.add(session, class, handle)?;
@@ -78,6 +88,10 @@ impl Keys {
         let Some(label) = read_label(session, handle)?.filter(|label| label.starts_with(PREFIX)) else {
             return Ok(());
         };
+        if read(session, handle, &PRIVATE)? == Some(Attribute::Private(false)) {
+            self.planted.push(label);
+            return Ok(());
+        }
         match (parse(&label), algorithm(session, class, handle)) {
             (Some((role, version)), Some(algorithm)) if self::class(role) == class => {
                 self.entries.push(Entry::read(session, Key { role, version, algorithm }, handle)?);
@@ -101,14 +115,9 @@ impl Keys {
 impl Entry {
     fn read(session: &Session, key: Key, handle: ObjectHandle) -> Result<Self, Failure> {
         let faults = faults(session, key, handle)?;
-        let mut entry = Self { key, handle, public: None, faults, alone: true };
+        let mut entry = Self { key, handle, publics: Vec::new(), faults, alone: true };
         if key.role == Role::Publisher {
-            let mut publics = find(session, ObjectClass::PUBLIC_KEY, Some(&entry.label()))?;
-            entry.public = publics.pop();
-            if !publics.is_empty() {
-                entry.alone = false;
-                entry.faults.push("several public keys have this label".into());
-            }
+            entry.publics = find(session, ObjectClass::PUBLIC_KEY, Some(&entry.label()))?;
         }
         Ok(entry)
     }
@@ -159,6 +168,13 @@ fn wrong_length(session: &Session, handle: ObjectHandle) -> Result<bool, Failure
     let found = session.get_attributes(handle, &[AttributeType::ValueLen]).map_err(failed(READ))?;
     let wrong = |found: &Attribute| !matches!(found, Attribute::ValueLen(len) if [0, 32].contains(&**len));
     Ok(found.iter().any(wrong))
+}
+
+/// Every object that the session sees. The handles are the same as before if none was made or destroyed.
+pub(super) fn objects(session: &Session) -> Result<Vec<ObjectHandle>, Failure> {
+    let mut objects = session.find_objects(&[Attribute::Token(true)]).map_err(failed(READ))?;
+    objects.sort_unstable_by_key(ObjectHandle::handle);
+    Ok(objects)
 }
 
 pub(super) fn find(

@@ -1,13 +1,17 @@
 //! The PIN. A wrong one is tried once: a second try could be the one that locks the token.
 
+use std::sync::Arc;
+
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 
-use super::session::{Failure, failed};
+use super::failure::{Failure, failed};
+use super::second::{LoginTurn, PinHash};
 use crate::error::Error;
+use crate::exposed::Exposed;
 use crate::location::{Passphrase, Pkcs11Uri};
 use crate::observed::observe;
 use crate::vault::Ask;
@@ -17,46 +21,88 @@ const LOGIN: &str = "logging in";
 /// How to log in, kept for logging in anew.
 pub(super) enum Login {
     /// With this PIN.
-    Pin(AuthPin),
-    /// The token has a keypad or the like: CKF_PROTECTED_AUTHENTICATION_PATH.
+    Pin(AuthPin, Arc<PinHash>),
+    /// The token has a keypad or the like: CKF_PROTECTED_AUTHENTICATION_PATH. No PIN passes through this process, so a
+    /// second vault has none that could be wrong: who enters it at the token lets in the process.
     Pad,
     /// The token refused it once, so it isn't tried again.
     Refused,
 }
 
 impl Login {
-    /// Asks for the PIN, unless the token has its own way or wouldn't take one.
-    pub(super) fn obtain(info: &TokenInfo, uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Self, Error> {
+    /// Asks for the PIN, unless the token has its own way or wouldn't take one. With the PIN's file, if others may use it.
+    pub(super) fn obtain(
+        info: &TokenInfo,
+        uri: &Pkcs11Uri,
+        ask: Ask<'_>,
+    ) -> Result<(Self, Option<Exposed>), Error> {
         may_try(info)?;
         if info.protected_authentication_path() {
-            return Ok(Self::Pad);
+            return Ok((Self::Pad, None));
         }
         let pin = uri.pin_source.as_deref().map_or_else(ask, Passphrase::from_file)?;
         if pin.expose().is_empty() {
             return Err(Error::NoPassphrase);
         }
-        Ok(Self::Pin(AuthPin::new(pin.expose().into())))
+        // Of a file that `ask` read, whoever asked knows.
+        let exposed = pin.exposed().filter(|_| uri.pin_source.is_some()).cloned();
+        Ok((Self::Pin(AuthPin::new(pin.expose().into()), PinHash::new(&pin)?), exposed))
     }
 
-    /// Logs the application in. Another vault in the same token may have done so already, which is as good:
-    /// the login is the process's.
-    pub(super) fn log_in(&mut self, context: &Pkcs11, slot: Slot, session: &Session) -> Result<(), Failure> {
+    /// Logs the application in. Another vault in the same token may have done so already, which is as good if it was with
+    /// the same PIN: the login is the process's.
+    pub(super) fn log_in(
+        &mut self,
+        context: &Pkcs11,
+        slot: Slot,
+        session: &Session,
+        turn: &mut LoginTurn<'_>,
+    ) -> Result<(), Failure> {
         let info = context.get_token_info(slot).map_err(failed(LOGIN))?;
         may_try(&info)?;
-        let pin = match self {
-            Self::Pin(pin) => Some(&*pin),
-            Self::Pad => None,
-            Self::Refused => return Err(Error::WrongPin("it isn't tried again").into()),
-        };
+        let pin = self.pin()?;
         let mut tried = Ok(());
-        observe("login", Some(info.label()), || {
+        let done = observe("login", Some(info.label()), || {
             tried = session.login(UserType::User, pin);
             match &tried {
-                Ok(()) | Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+                Ok(()) => self.accepted(turn),
+                Err(Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => self.compare(turn),
                 Err(error) => Err(Error::Failed(LOGIN, error.to_string())),
             }
-        })
-        .or_else(|_| tried.or_else(|error| self.refused(error, context, slot)))
+        });
+        match (done, tried) {
+            (Ok(()), _) => Ok(()),
+            (Err(Error::Failed(..)), Err(error)) => self.refused(error, context, slot),
+            (Err(error), _) => {
+                *self = Self::Refused;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn pin(&self) -> Result<Option<&AuthPin>, Error> {
+        match self {
+            Self::Pin(pin, _) => Ok(Some(pin)),
+            Self::Pad => Ok(None),
+            Self::Refused => Err(Error::WrongPin("it isn't tried again")),
+        }
+    }
+
+    fn accepted(&self, turn: &mut LoginTurn<'_>) -> Result<(), Error> {
+        if let Self::Pin(_, hash) = self {
+            turn.accepted(hash);
+        }
+        Ok(())
+    }
+
+    /// A token that is logged in to already has looked at no PIN.
+    fn compare(&self, turn: &mut LoginTurn<'_>) -> Result<(), Error> {
+        match self {
+            Self::Pin(_, hash) if !turn.compare(hash)? => {
+                Err(Error::WrongPin("this process is logged in with another one, so it wasn't tried"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Only where the token can't have looked at the PIN is it kept for another try.

@@ -17,12 +17,14 @@ mod check;
 mod create;
 mod deadline;
 mod discover;
+mod failure;
 mod keys;
 mod login;
 mod module;
 mod offers;
 mod point;
 mod retire;
+mod second;
 mod session;
 mod template;
 mod turn;
@@ -33,9 +35,10 @@ use std::time::Duration;
 use backend::Token;
 use cryptoki::slot::TokenInfo;
 use deadline::{Deadline, Timed};
+use failure::Class;
 use login::Login;
 use module::Module;
-use session::{Class, Pool};
+use session::Pool;
 use turn::Turn;
 
 use crate::error::Error;
@@ -52,13 +55,13 @@ pub(crate) fn open(uri: &Pkcs11Uri, ask: Ask<'_>) -> Result<Timed, Error> {
     let wanted = uri.clone();
     let (module, info) = deadline.within("looking for the token", move || find(&wanted))?;
     // Here, where there may be a terminal.
-    let login = Login::obtain(&info, uri, ask)?;
+    let (login, exposed) = Login::obtain(&info, uri, ask)?;
     let connect = move || {
         let _turn = Turn::wait(&module.path);
         Pool::connect(module, info, login).map(|pool| Arc::new(Token::new(pool)))
     };
     let token = deadline.within("logging in", connect)?;
-    Ok(Timed { token, deadline })
+    Ok(Timed { token, deadline, exposed })
 }
 
 /// Makes the first keys in a token that is initialised, has a user PIN and has none of them yet.

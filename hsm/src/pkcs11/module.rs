@@ -11,9 +11,14 @@ use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::slot::{Slot, TokenInfo};
 
 use super::discover;
-use super::session::{Class, Failure, State, failed};
+use super::failure::{Class, Failure, failed};
+use super::second::Logins;
+use super::session::State;
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
+
+const RELATIVE: &str =
+    "module-path is the library's whole path, such as module-path=/usr/lib/softhsm/libsofthsm2.so";
 
 /// C_Initialize is per process and library, so every vault in a library shares its one context.
 static LOADED: Mutex<BTreeMap<PathBuf, Arc<Module>>> = Mutex::new(BTreeMap::new());
@@ -29,9 +34,13 @@ pub(super) struct Module {
     starts: RwLock<u64>,
     /// The sessions of every vault in this library.
     vaults: Mutex<Vec<Weak<Mutex<State>>>>,
+    logins: Arc<ByToken>,
     /// A child of a fork has to initialise the library anew.
     process: u32,
 }
+
+/// By label and serial number.
+type ByToken = Mutex<BTreeMap<[Option<String>; 2], Arc<Logins>>>;
 
 /// The right to call the library, which isn't finalised meanwhile.
 pub(super) struct Inside<'a> {
@@ -50,21 +59,28 @@ impl std::ops::Deref for Inside<'_> {
 }
 
 impl Module {
-    /// The URI's library, else the environment's, else the only one that is found.
+    /// The URI's library, else the environment's, else the only one that is found. By its whole path: a name alone would be
+    /// looked for in the folder that the program happens to be in, or wherever the loader looks.
     pub(super) fn load(uri: &Pkcs11Uri) -> Result<Arc<Self>, Error> {
-        let path = uri.module.clone().map_or_else(discover::module, Ok)?;
+        let path = match &uri.module {
+            Some(path) if !path.is_absolute() => return Err(Error::Location(RELATIVE)),
+            Some(path) => path.clone(),
+            None => discover::module()?,
+        };
         let unusable = |why: String| Error::Module(path.clone(), why);
         let canonical = path.canonicalize().map_err(|error| unusable(error.to_string()))?;
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = loaded.get(&canonical).filter(|module| module.process == std::process::id()) {
             return Ok(module.clone());
         }
-        let module = Arc::new(Self::start(&canonical).map_err(unusable)?);
+        // A child of a fork may be logged in as its parent was.
+        let logins = loaded.get(&canonical).map(|module| module.logins.clone()).unwrap_or_default();
+        let module = Arc::new(Self::start(&canonical, logins).map_err(unusable)?);
         loaded.insert(canonical, module.clone());
         Ok(module)
     }
 
-    fn start(path: &Path) -> Result<Self, String> {
+    fn start(path: &Path, logins: Arc<ByToken>) -> Result<Self, String> {
         let context = Pkcs11::new(path).map_err(|error| error.to_string())?;
         let ours = initialize(&context).map_err(|error| explained(&error))?;
         Ok(Self {
@@ -73,6 +89,7 @@ impl Module {
             ours,
             starts: RwLock::new(0),
             vaults: Mutex::default(),
+            logins,
             process: std::process::id(),
         })
     }
@@ -89,6 +106,12 @@ impl Module {
         let mut vaults = self.vaults();
         vaults.retain(|vault| vault.strong_count() > 0);
         vaults.push(Arc::downgrade(vault));
+    }
+
+    /// Those to one token, of all vaults in it.
+    pub(super) fn logins(&self, token: &Pkcs11Uri) -> Arc<Logins> {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.entry([token.token.clone(), token.serial.clone()]).or_default().clone()
     }
 
     /// Whether no vault is open in this library.

@@ -4,21 +4,36 @@ use cryptoki::object::{Attribute, AttributeType};
 use cryptoki::session::Session;
 use modelseal_core::sign::PublisherKey;
 
-use super::keys::Entry;
-use super::session::{Failure, failed};
+use super::failure::{Failure, failed};
+use super::keys::{Entry, label};
 use crate::error::Error;
-use crate::vault::Algorithm;
+use crate::vault::{Algorithm, Role};
 
 const READ: &str = "reading a public key";
 
-/// The public half of a publisher key. Whether the two halves belong together is still open.
-pub(super) fn read(session: &Session, entry: &Entry) -> Result<PublisherKey, Failure> {
-    let missing = || Error::Failed(READ, format!("the token has no public key {}", entry.label()));
-    let handle = entry.public.ok_or_else(missing)?;
-    let found = session.get_attributes(handle, &[AttributeType::EcPoint]).map_err(failed(READ))?;
-    let Some(Attribute::EcPoint(point)) = found.first() else { return Err(missing().into()) };
-    let strange = || Error::Failed(READ, format!("{} has a point of an unknown form", entry.label()));
-    Ok(parse(entry.key.algorithm, point).ok_or_else(strange)?)
+/// What is called as a publisher key's public half is: `None` for what can't be it. Which one it is, if any, is still open.
+pub(super) fn candidates(session: &Session, entry: &Entry) -> Result<Vec<Option<PublisherKey>>, Failure> {
+    let mut candidates = Vec::new();
+    for handle in &entry.publics {
+        let found = session.get_attributes(*handle, &[AttributeType::EcPoint]).map_err(failed(READ))?;
+        candidates.push(match found.first() {
+            Some(Attribute::EcPoint(point)) => parse(entry.key.algorithm, point),
+            _ => None,
+        });
+    }
+    Ok(candidates)
+}
+
+/// Why none of them is.
+pub(super) fn none(version: u32, candidates: &[Option<PublisherKey>]) -> Error {
+    let label = label(Role::Publisher, version);
+    match candidates {
+        [] => Error::Failed(READ, format!("the token has no public key {label}")),
+        _ if candidates.iter().all(Option::is_none) => {
+            Error::Failed(READ, format!("{label} has a point of an unknown form"))
+        }
+        _ => Error::BadSignature,
+    }
 }
 
 fn parse(algorithm: Algorithm, point: &[u8]) -> Option<PublisherKey> {

@@ -6,8 +6,9 @@
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
+use super::failure::{Failure, failed};
 use super::keys::{Keys, find, label, parse, read_label};
-use super::session::{Failure, Pool, failed};
+use super::session::Pool;
 use crate::error::Error;
 use crate::vault::Role;
 

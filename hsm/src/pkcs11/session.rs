@@ -14,21 +14,22 @@ use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cryptoki::context::{Function, Pkcs11};
-use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::context::Pkcs11;
 use cryptoki::session::{Session, SessionState};
 use cryptoki::slot::{Slot, TokenInfo};
 
-use super::keys::Keys;
+use super::failure::{Class, Failure, failed};
+use super::keys::{self, Keys};
 use super::login::Login;
 use super::module::{Inside, Module};
+use super::second::Logins;
 use crate::error::Error;
 use crate::location::Pkcs11Uri;
 use crate::observed::observe;
 
 /// Tokens serialise operations anyway; more sessions don't make them faster.
 pub(super) const SESSIONS_MAX: usize = 4;
-/// How long a reading of the keys and their attributes is believed.
+/// How long a reading of the keys' attributes is believed, as long as the token has the same objects.
 const KEYS_FRESH: Duration = Duration::from_secs(1);
 /// Before each further try, in milliseconds: up to a half more, so that processes don't try in step.
 const PAUSES: [u64; 3] = [50, 250, 1000];
@@ -38,6 +39,7 @@ pub(super) struct Pool {
     module: Arc<Module>,
     /// By label and serial number: after a restart of the library its slot may be another.
     token: Pkcs11Uri,
+    logins: Arc<Logins>,
     /// What the token said of itself before the first login, which makes it forget wrong tries.
     before: TokenInfo,
     state: Arc<Mutex<State>>,
@@ -46,8 +48,9 @@ pub(super) struct Pool {
 
 /// What changes.
 pub(super) struct State {
-    login: Login,
     connection: Option<Connection>,
+    /// Dropped after the sessions: see `second`.
+    login: Login,
     connections: u64,
     lent: usize,
     /// How many may be lent at once: fewer where the token has no more.
@@ -61,6 +64,15 @@ struct Connection {
     _anchor: Session,
     idle: Vec<Session>,
     keys: Option<(Instant, Arc<Keys>)>,
+}
+
+/// What is looked at before a key is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Which objects the token has now: another process may have retired or destroyed keys.
+    Anew,
+    /// Nothing, if it was done within a second: for the rest of many operations that are one use.
+    Lately,
 }
 
 /// The right to one session at a time. What is in `idle` when it ends goes back to the pool.
@@ -116,7 +128,8 @@ impl Pool {
         let state = State { login, connection: None, connections: 0, lent: 0, limit: SESSIONS_MAX };
         let state = Arc::new(Mutex::new(state));
         module.register(&state);
-        Self { module, token, before: info, state, freed: Condvar::new() }
+        let logins = module.logins(&token);
+        Self { module, token, logins, before: info, state, freed: Condvar::new() }
     }
 
     /// Runs `operation` in a session, and again where a new login, a restart of the library or a pause may help. So
@@ -126,9 +139,18 @@ impl Pool {
         &self,
         operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
     ) -> Result<T, Error> {
+        self.run_after(Look::Anew, operation)
+    }
+
+    /// The same after another look at the token.
+    pub(super) fn run_after<T>(
+        &self,
+        look: Look,
+        operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
         let mut pauses = PAUSES.iter();
         loop {
-            let (start, failure) = match self.once(&operation) {
+            let (start, failure) = match self.once(look, &operation) {
                 Ok(done) => return Ok(done),
                 Err(failed) => failed,
             };
@@ -186,12 +208,13 @@ impl Pool {
     /// One try, and which start of the library it met.
     fn once<T>(
         &self,
+        look: Look,
         operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
     ) -> Result<T, (u64, Failure)> {
         let inside = self.module.enter();
         let done = self.lease(&inside).and_then(|(lease, session)| {
             let connection = lease.connection;
-            lease.run(session, &operation).inspect_err(|failure| {
+            lease.run(session, look, &operation).inspect_err(|failure| {
                 if matches!(failure.class, Class::Session | Class::Module) {
                     self.state().disconnect_from(connection);
                 }
@@ -229,7 +252,7 @@ impl Pool {
         match connection {
             Some(connection) => Ok(connection),
             none => {
-                let new = Connection::new(inside, &self.token, login, *connections)?;
+                let new = Connection::new(inside, self, login, *connections)?;
                 *connections += 1;
                 Ok(none.insert(new))
             }
@@ -242,10 +265,11 @@ impl Pool {
 }
 
 impl Connection {
-    fn new(inside: &Inside<'_>, token: &Pkcs11Uri, login: &mut Login, number: u64) -> Result<Self, Failure> {
-        let (slot, _) = inside.find(token)?;
+    fn new(inside: &Inside<'_>, pool: &Pool, login: &mut Login, number: u64) -> Result<Self, Failure> {
+        let (slot, _) = inside.find(&pool.token)?;
+        let mut turn = pool.logins.turn();
         let anchor = open(inside, slot)?;
-        login.log_in(inside, slot, &anchor)?;
+        login.log_in(inside, slot, &anchor, &mut turn)?;
         Ok(Self { number, slot, _anchor: anchor, idle: Vec::new(), keys: None })
     }
 }
@@ -264,9 +288,10 @@ impl Lease<'_> {
     fn run<T>(
         mut self,
         session: Session,
+        look: Look,
         operation: impl Fn(&Session, &Keys) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut result = self.keys(&session).and_then(|keys| operation(&session, &keys));
+        let mut result = self.keys(&session, look).and_then(|keys| operation(&session, &keys));
         if let Err(failure) = &mut result {
             // kryoptic calls a lost login a general error.
             if require_login(&session).is_err_and(|lost| lost.class == Class::Session) {
@@ -278,20 +303,32 @@ impl Lease<'_> {
         result
     }
 
-    fn keys(&self, session: &Session) -> Result<Arc<Keys>, Failure> {
+    fn keys(&self, session: &Session, look: Look) -> Result<Arc<Keys>, Failure> {
         let cached = self.connection(|connection| connection.keys.clone());
         if let Some((read, keys)) = cached
             && read.elapsed() < KEYS_FRESH
+            && (look == Look::Lately || keys.objects == keys::objects(session)?)
         {
             return Ok(keys);
         }
         require_login(session)?;
-        let keys = Arc::new(Keys::read(session)?);
+        let keys = Arc::new(Keys { connection: self.connection, ..Keys::read(session)? });
+        self.require_token()?;
         self.connection(|connection| {
             connection.keys = Some((Instant::now(), keys.clone()));
             None::<()>
         });
         Ok(keys)
+    }
+
+    /// SoftHSM goes on with none of a token's objects when it can't read them any more: that must not pass for keys that
+    /// were destroyed.
+    fn require_token(&self) -> Result<(), Failure> {
+        let operation = "looking at the token";
+        let lost = || Error::Failed(operation, "another thread lost it".into());
+        let slot = self.connection(|connection| Some(connection.slot));
+        let slot = slot.ok_or_else(|| Failure { class: Class::Session, error: lost() })?;
+        self.pool.module.enter().get_token_info(slot).map(drop).map_err(failed(operation))
     }
 
     /// The connection, if it is still the one that this session is of.
@@ -322,71 +359,5 @@ fn require_login(session: &Session) -> Result<(), Failure> {
             class: Class::Session,
             error: Error::Failed(operation, format!("logged out ({state:?})")),
         }),
-    }
-}
-
-/// Why an operation failed, and what may help.
-pub(super) struct Failure {
-    pub(super) class: Class,
-    pub(super) error: Error,
-}
-
-/// What may help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    /// Nothing.
-    Final,
-    /// New sessions and a new login.
-    Session,
-    /// A restart of the library.
-    Module,
-    /// To wait for a free session.
-    Full,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self { class: Class::Final, error }
-    }
-}
-
-/// What a failure of the library during `operation` means.
-pub(super) fn failed(operation: &'static str) -> impl Fn(Pkcs11Error) -> Failure {
-    move |error| match error {
-        Pkcs11Error::Pkcs11(RvError::MechanismInvalid | RvError::FunctionNotSupported, _)
-        | Pkcs11Error::NullFunctionPointer => Error::Unavailable(operation).into(),
-        Pkcs11Error::Pkcs11(code, function) => {
-            Failure { class: class(code), error: code_of(operation, code, function) }
-        }
-        error => Error::Failed(operation, error.to_string()).into(),
-    }
-}
-
-fn code_of(operation: &'static str, code: RvError, function: Function) -> Error {
-    match code {
-        RvError::SessionCount => Error::Sessions,
-        code => Error::Failed(operation, format!("{code:?} at {function}")),
-    }
-}
-
-fn class(code: RvError) -> Class {
-    match code {
-        RvError::SessionHandleInvalid
-        | RvError::SessionClosed
-        | RvError::UserNotLoggedIn
-        | RvError::ObjectHandleInvalid
-        | RvError::KeyHandleInvalid
-        | RvError::OperationActive => Class::Session,
-        RvError::CryptokiNotInitialized
-        | RvError::DeviceError
-        | RvError::DeviceMemory
-        | RvError::DeviceRemoved
-        | RvError::FunctionFailed
-        | RvError::GeneralError
-        | RvError::SlotIdInvalid
-        | RvError::TokenNotPresent
-        | RvError::TokenNotRecognized => Class::Module,
-        RvError::SessionCount => Class::Full,
-        _ => Class::Final,
     }
 }

@@ -12,8 +12,7 @@ use crate::vault_file::VaultFile;
 pub(crate) fn backup(path: &Path, passphrase: &Passphrase, own: &Passphrase) -> Result<Vec<u8>, Error> {
     let vault = super::open(path, passphrase)?;
     let key = FileKey::fresh(own).map_err(Error::of_backup)?;
-    let stock = vault.stock();
-    key.encrypt(&stock)
+    key.encrypt(&vault.seen().stock)
 }
 
 /// Makes a vault in `path`, which must not exist, of a backup that opens and has what a vault needs.
@@ -24,13 +23,11 @@ pub(crate) fn restore(
     passphrase: &Passphrase,
 ) -> Result<Software, Error> {
     let corrupt = || Error::Corrupt(backup.to_owned());
-    let found = VaultFile::parse(&file::read(backup)?).ok_or_else(corrupt)?;
+    let found = VaultFile::parse(&file::read(backup)?.bytes).ok_or_else(corrupt)?;
     let key = FileKey::derive(found.kdf.clone(), own)?;
     let stock = key.decrypt(found, backup).map_err(Error::of_backup)?;
     for role in Role::ALL {
         stock.versions(role).next().ok_or_else(corrupt)?;
     }
-    let key = FileKey::fresh(passphrase)?;
-    file::write_new(path, &key.encrypt(&stock)?)?;
-    Ok(Software::new(path, key, stock))
+    Software::write_new(path, FileKey::fresh(passphrase)?, stock)
 }

@@ -7,22 +7,54 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::exposed;
 use crate::vault_file::FILE_MAX;
 
 /// Half a minute in all: nobody holds the lock for longer than one file takes to write.
 const LOCK_TRIES: u32 = 600;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+/// A file's bytes, and its mode when they were read.
+#[derive(PartialEq, Eq)]
+pub(super) struct Text {
+    pub(super) bytes: Vec<u8>,
+    /// Where the system has such.
+    pub(super) mode: Option<u32>,
+}
+
+impl Text {
+    /// As this program writes it.
+    pub(super) fn ours(bytes: Vec<u8>) -> Self {
+        Self { bytes, mode: cfg!(unix).then_some(0o600) }
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<Text, Error> {
     let io = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Error::Missing(path.display().to_string()),
         _ => Error::Io(path.to_owned(), error),
     };
-    let mut text = Vec::new();
+    let file = to_read().open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(Error::Corrupt(path.to_owned()));
+    }
+    let mut bytes = Vec::new();
     // What is longer is refused by its length, whatever the length was said to be.
-    let file = File::open(path).map_err(io)?;
-    file.take(FILE_MAX as u64 + 1).read_to_end(&mut text).map_err(io)?;
-    Ok(text)
+    file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    Ok(Text { bytes, mode: exposed::mode(&metadata) })
+}
+
+/// Without waiting for somebody to write to what isn't a file.
+fn to_read() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(target_os = "linux")]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+    );
+    options
 }
 
 /// Written beside and renamed, so that it appears complete or not at all.

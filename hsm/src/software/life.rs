@@ -1,11 +1,13 @@
 //! Changes of a vault file: under a lock, of what is in the file at that time, and written anew as a whole.
 
-use std::sync::PoisonError;
+use std::sync::Arc;
 
-use super::{Software, file, generate};
+use super::file::{self, Text};
+use super::seen::Seen;
+use super::{Software, generate};
 use crate::error::Error;
 use crate::vault::{Algorithm, Role};
-use crate::vault_file::{Stock, StoredKey, VaultFile};
+use crate::vault_file::{Stock, StoredKey};
 
 impl Software {
     /// Adds the next version of a role's key, of the newest one's algorithm unless told otherwise.
@@ -62,17 +64,18 @@ impl Software {
     /// An interrupted change leaves the old file. Others' changes since this vault was opened are kept.
     fn change<T>(&self, edit: impl FnOnce(&mut Stock) -> Result<T, Error>) -> Result<T, Error> {
         // Where the file is, so that a link to it stays one.
-        let path = self.path.canonicalize().map_err(|error| Error::Io(self.path.clone(), error))?;
+        let path = self.path.canonicalize().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Gone(self.path.clone()),
+            _ => Error::Io(self.path.clone(), error),
+        })?;
         let _lock = file::lock(&path)?;
         file::remove_leftover(&path)?;
-        let found = VaultFile::parse(&file::read(&path)?).ok_or_else(|| Error::Corrupt(path.clone()))?;
-        if found.kdf != self.lock.kdf {
-            return Err(Error::Replaced(path));
-        }
-        let mut stock = self.lock.decrypt(found, &path)?;
+        let found = file::read(&path).map_err(|error| self.since_opening(error))?;
+        let mut stock = self.lock.decrypt_again(&found, &path)?;
         let done = edit(&mut stock)?;
-        file::replace(&path, &self.lock.encrypt(&stock)?)?;
-        *self.stock.write().unwrap_or_else(PoisonError::into_inner) = stock;
+        let text = Text::ours(self.lock.encrypt(&stock)?);
+        file::replace(&path, &text.bytes)?;
+        *self.seen() = Arc::new(Seen { text, stock });
         Ok(done)
     }
 }

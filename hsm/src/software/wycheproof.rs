@@ -11,10 +11,23 @@ use modelseal_core::sign::Publisher;
 
 use super::*;
 
-fn vault(role: Role, algorithm: Algorithm, key: [u8; 32]) -> Software {
+/// A vault whose file lasts as long as it does.
+struct Held(Software, #[allow(dead_code, reason = "it is dropped")] tempfile::TempDir);
+
+impl std::ops::Deref for Held {
+    type Target = Software;
+
+    fn deref(&self) -> &Software {
+        &self.0
+    }
+}
+
+fn vault(role: Role, algorithm: Algorithm, key: [u8; 32]) -> Held {
     let key = StoredKey::new(Key { role, version: 1, algorithm }, key);
     let lock = FileKey { kdf: Kdf::new([0; 16]), key: Box::new(Zeroizing::new([0; 32])) };
-    Software::new("unused".as_ref(), lock, Stock { keys: vec![key], retired: Vec::new() })
+    let dir = tempfile::tempdir().unwrap();
+    let stock = Stock { keys: vec![key], retired: Vec::new() };
+    Held(Software::write_new(&dir.path().join("vault.json"), lock, stock).unwrap(), dir)
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {

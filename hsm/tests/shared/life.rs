@@ -54,6 +54,7 @@ pub(crate) fn tell(vault: &dyn Vault, reopen: &dyn Fn() -> Box<dyn Vault>) {
     a_retired_fleet_key_makes_no_device_keys(vault);
     a_retired_publisher_key_is_not_trusted(vault, reopen);
     only_what_is_there_and_older_can_be_retired(vault);
+    what_another_process_changes_counts_at_once(vault, reopen);
 }
 
 fn a_new_master_key_wraps_and_the_old_one_still_opens(
@@ -207,6 +208,44 @@ fn only_what_is_there_and_older_can_be_retired(vault: &dyn Vault) {
         assert!(matches!(vault.retire(role, newest + 1), Err(Error::NoVersion(_, _))));
         assert!(matches!(vault.destroy(role, newest), Err(Error::NotRetired(_, _))));
     }
+}
+
+/// What is sealed with a key that is gone could never be opened.
+fn what_another_process_changes_counts_at_once(vault: &dyn Vault, reopen: &dyn Fn() -> Box<dyn Vault>) {
+    let (other, model) = (reopen(), sealed());
+    let envelope = vault.publish(&model).unwrap();
+    let id = DeviceId::new("kitchen-7").unwrap();
+    let derive = |fleet| vault.device_keys(&[(id, fleet)]).map(|keys| *keys[0].expose_to_factory());
+    let old = Role::ALL.map(|role| vault.newest(role).unwrap());
+    let [master, fleet, publisher] = old;
+    let (device_key, trusted) = (derive(fleet).unwrap(), vault.publisher_key(publisher).unwrap());
+    for (role, version) in Role::ALL.into_iter().zip(old) {
+        other.rotate(role, None).unwrap();
+        other.retire(role, version).unwrap();
+    }
+    let refused = unwrap(vault, &model, &envelope).err();
+    // Its publisher key is retired, too.
+    assert!(matches!(refused, Some(Error::Core(modelseal_core::Error::ManifestSignature))), "{refused:?}");
+    assert!(matches!(derive(fleet), Err(Error::Retired(Role::Fleet, v)) if v == fleet));
+    assert!(!vault.publisher().unwrap().keys().contains(&trusted));
+    other.reinstate(Role::Publisher, publisher).unwrap();
+    let refused = unwrap(vault, &model, &envelope).err();
+    assert!(matches!(refused, Some(Error::Retired(Role::Master, v)) if v == master), "{refused:?}");
+    other.reinstate(Role::Master, master).unwrap();
+    other.reinstate(Role::Fleet, fleet).unwrap();
+    assert_eq!(unwrap(vault, &model, &envelope).unwrap(), *model.content_key().expose_to_vault());
+    assert_eq!(derive(fleet).unwrap(), device_key);
+
+    for (role, version) in Role::ALL.into_iter().zip(old) {
+        other.retire(role, version).unwrap();
+        other.destroy(role, version).unwrap();
+    }
+    assert!(matches!(derive(fleet), Err(Error::NoVersion(Role::Fleet, v)) if v == fleet));
+    let gone = vault.publisher_key(publisher);
+    assert!(matches!(gone, Err(Error::NoVersion(Role::Publisher, v)) if v == publisher), "{gone:?}");
+    let sealed = vault.publish(&model).unwrap();
+    assert_eq!(sealed.slots().next().unwrap().version, other.newest(Role::Master).unwrap());
+    assert_eq!(unwrap(&*other, &model, &sealed).unwrap(), *model.content_key().expose_to_vault());
 }
 
 /// Rotations at the same time, each through a vault of its own, all succeed and make different versions.

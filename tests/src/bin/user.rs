@@ -56,7 +56,7 @@ fn main() {
 
 fn open() -> Result<Box<dyn Vault>, Error> {
     let location: Location = std::env::var("MODELSEAL_VAULT").unwrap().parse()?;
-    modelseal_hsm::open(&location, &|| Err(Error::NoPassphrase))
+    modelseal_hsm::open(&location, &|| modelseal::vaults::unattended(&location))
 }
 
 fn say(done: Result<String, Error>) {
