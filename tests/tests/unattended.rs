@@ -74,7 +74,7 @@ fn a_passphrase_or_pin_comes_from_a_file_the_environment_or_a_credential() {
     for kind in kinds() {
         let w = &kind.w;
         std::fs::create_dir(w.path("credentials")).unwrap();
-        w.write(&format!("credentials/{}", kind.credential), format!("{}\n", kind.secret));
+        w.write(format!("credentials/{}", kind.credential), format!("{}\n", kind.secret));
         w.write("right", kind.secret);
         w.write("wrong", "wrong wrong");
         let credentials = ("CREDENTIALS_DIRECTORY", w.path("credentials").into_os_string());
