@@ -498,7 +498,7 @@ fn damage(w: &Workspace, vault: &[Named]) {
         ("tag", p.padding - 48),
         ("chunk", sealed.len() - 1),
     ] {
-        w.write(&format!("{name}.sealed"), flipped(&sealed, at));
+        w.write(format!("{name}.sealed"), flipped(&sealed, at));
     }
     w.write("cut.sealed", &sealed[..sealed.len() - 1]);
     w.write("commitment.sealed", with_forged_commitment(&sealed, p, vault, &content_key(w, "1.sealed")));
@@ -509,14 +509,14 @@ fn damage(w: &Workspace, vault: &[Named]) {
 
     for device in DEVICES {
         let grant = w.read(&format!("1.{device}.grant"));
-        w.write(&format!("changed.{device}.grant"), flipped(&grant, grant.len() - 40));
+        w.write(format!("changed.{device}.grant"), flipped(&grant, grant.len() - 40));
         let name = format!("{device}.identity");
         let (_, key) = device_key(w, &name).unwrap();
         let text = String::from_utf8(w.read(&name)).unwrap();
         let mut other = [0; 32];
         getrandom::fill(&mut other).unwrap();
-        w.write(&format!("{device}.wrong.identity"), text.replace(&hex::encode(key), &hex::encode(other)));
-        w.write(&format!("{device}.malformed.identity"), &text[..text.len() - 3]);
+        w.write(format!("{device}.wrong.identity"), text.replace(&hex::encode(key), &hex::encode(other)));
+        w.write(format!("{device}.malformed.identity"), &text[..text.len() - 3]);
     }
     // A grant that only the vault could have made wraps another content key than the manifest commits to.
     let id = forge::model_id(&sealed, p);
