@@ -3,6 +3,7 @@
 //! - [`story`]: the whole path, command by command. Read it first
 //! - [`workspace`]: a folder with a vault in it, in which the real `modelseal` runs
 //! - [`published`]: such a folder in which a model was sealed and granted
+//! - [`c`]: programs in C that use the library
 //! - [`fernet`]: a model that was protected with Fernet
 //! - [`softhsm`]: a token of its own for one test; [`tokens`]: the same of any kind
 //! - [`faults`]: a token of which one can go wrong what one likes, and a program that uses it
@@ -24,6 +25,7 @@
 
 pub mod bench;
 pub mod boards;
+pub mod c;
 pub mod debugger;
 pub mod exposed;
 pub mod faults;

@@ -50,15 +50,18 @@ impl Secrets {
     }
 }
 
-/// A secret and where it was found: how many pieces of it.
+/// A secret and where it was found, [`LEFT_OUT`] or otherwise: how many pieces of it.
 pub type Remains = BTreeMap<(String, &'static str), usize>;
+
+/// Where core dumps don't look.
+pub const LEFT_OUT: &str = "left out of core dumps";
 
 /// Every secret of which a piece is in the memory of `process`, and how many bytes were searched.
 pub fn search(process: Pid, secrets: &Secrets) -> (Remains, usize) {
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.as_raw_nonzero())).unwrap();
+    let maps = std::fs::read_to_string(format!("/proc/{}/smaps", process.as_raw_nonzero())).unwrap();
     let memory = File::open(format!("/proc/{}/mem", process.as_raw_nonzero())).unwrap();
     let (mut remains, mut searched) = (Remains::new(), 0);
-    for map in maps.lines().filter_map(Map::writable) {
+    for map in Map::writable(&maps) {
         let mut bytes = vec![0; map.end - map.start];
         memory.read_exact_at(&mut bytes, map.start as u64).unwrap_or_else(|error| panic!("{map:?}: {error}"));
         searched += bytes.len();
@@ -80,7 +83,7 @@ fn found<'a>(bytes: &'a [u8], secrets: &'a Secrets) -> impl Iterator<Item = &'a 
     })
 }
 
-/// One line of `/proc/PID/maps`.
+/// One mapping of `/proc/PID/smaps`.
 #[derive(Debug)]
 struct Map {
     start: usize,
@@ -89,18 +92,31 @@ struct Map {
 }
 
 impl Map {
-    fn writable(line: &str) -> Option<Self> {
-        let mut words = line.split_whitespace();
-        let (range, rights) = (words.next()?, words.next()?);
-        let kind = match words.nth(3) {
+    fn writable(maps: &str) -> Vec<Self> {
+        let mut found: Vec<Self> = Vec::new();
+        let mut is_writable = false;
+        for line in maps.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if let Some(range) = words[0].split_once('-').filter(|_| !words[0].ends_with(':')) {
+                is_writable = words[1].starts_with("rw");
+                found.extend(is_writable.then(|| Self::new(range, words.get(5).copied())));
+            }
+            if is_writable && words[0] == "VmFlags:" && words.contains(&"dd") {
+                found.last_mut().unwrap().kind = LEFT_OUT;
+            }
+        }
+        found
+    }
+
+    fn new((start, end): (&str, &str), path: Option<&str>) -> Self {
+        let kind = match path {
             Some("[heap]") => "heap",
             Some("[stack]") => "stack",
             Some(path) if path.starts_with('/') => "data",
             // Large pieces of the heap, and the stacks of threads.
             _ => "mapped",
         };
-        let (start, end) = range.split_once('-')?;
-        let address = |text| usize::from_str_radix(text, 16).ok();
-        rights.starts_with("rw").then_some(Self { start: address(start)?, end: address(end)?, kind })
+        let address = |text| usize::from_str_radix(text, 16).unwrap();
+        Self { start: address(start), end: address(end), kind }
     }
 }

@@ -5,13 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use modelseal_tests::Workspace;
+use modelseal_tests::c::{CAPI, compile};
 use modelseal_tests::published::{SEAL, enroll};
-use modelseal_tests::workspace::{WAKE_WORD, c_library};
+use modelseal_tests::workspace::WAKE_WORD;
 
-const CAPI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../host/capi");
 const SANITIZED: [&str; 5] =
     ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1"];
 
@@ -30,26 +29,6 @@ fn workspace() -> Workspace {
     w.ok(&["seal", "folder", "-o", "release", "--line", "wake-word", "--model-version", "1"]);
     w.ok(&["grant", "release", "--device", "kitchen-7", "-o", "grants"]);
     w
-}
-
-/// Compiles `source` of the library's folder as C11, warnings being errors, and links it.
-fn compile(w: &Workspace, source: &str, shared: bool, flags: &[&str]) -> PathBuf {
-    let program = w.path("program");
-    let library = c_library(if shared { "libmodelseal_c.so" } else { "libmodelseal_c.a" });
-    let mut command = Command::new("cc");
-    command
-        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread"])
-        .args(flags)
-        .arg(format!("-I{CAPI}/include"))
-        .arg(std::path::Path::new(CAPI).join(source))
-        .arg(&library)
-        .arg("-lm")
-        .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
-        .arg("-o")
-        .arg(&program);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    program
 }
 
 fn run(w: &Workspace, program: &PathBuf, arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -8,11 +8,15 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 
 import numpy
 import pytest
 from conftest import PASSPHRASE, flip
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 import modelseal
 
@@ -138,13 +142,15 @@ pause()
 """
 
 
-def found(pid, needle):
-    """How often the memory of a process has these bytes."""
+def found(pid, needle, dumped_only=False):
+    """How often the memory of a process has these bytes; or that part of it that core dumps have."""
     hits = 0
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+    with open(f"/proc/{pid}/smaps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
         for line in maps:
-            area, rights, *rest = line.split()
-            if "r" not in rights or rest[-1].startswith("[v"):
+            name, *rest = line.split()
+            if not name.endswith(":"):
+                area, rights, where = name, rest[0], rest[-1]
+            if name != "VmFlags:" or "r" not in rights or where.startswith("[v") or (dumped_only and "dd" in rest):
                 continue
             start, end = (int(part, 16) for part in area.split("-"))
             memory.seek(start)
@@ -171,6 +177,46 @@ def test_nothing_of_it_is_left_in_memory_once_it_is_closed(monkeypatch, tmp_path
         holder.stdin.flush()
         assert holder.stdout.readline() == "now\n"
         assert not any(found(holder.pid, needle) for needle in needles)
+
+
+IN_PARTS = """
+import sys
+import modelseal
+
+with modelseal.open("model.sealed", grant="kitchen-7.grant", identity="kitchen-7.identity") as model:
+    model.read_at(70_000, 10)
+    print("now", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def expand(key, info, length):
+    return HKDFExpand(hashes.SHA256(), length, info).derive(key)
+
+
+def payload_key(sealed, grant, device_key, model_id):
+    """As FORMAT.md says, sections 3.1 and 3.4, of a grant for a device key: its wrapping ends it, but for one byte."""
+    terms, salt, wrapped = grant[12:-82], grant[-81:-49], grant[-49:-1]
+    info = b"modelseal/v1/device-grant\0" + salt + sha256(terms).digest() + model_id
+    key = expand(device_key, info, 44)
+    content_key = AESGCM(key[:32]).decrypt(key[32:], wrapped, None)
+    subject = sealed[16 : 16 + int.from_bytes(sealed[10:12], "little") - 64]
+    return expand(content_key, b"modelseal/v1/payload\0" + sha256(subject).digest(), 32)
+
+
+def test_a_core_dump_has_no_key_of_a_model_that_is_open(device, vault, sealed):
+    identity = json.loads(Path(device["identity"]).read_text())
+    device_key = bytes.fromhex(identity["device_key"])
+    model_id = bytes.fromhex(modelseal.open(sealed, vault=vault).manifest.id)
+    key = payload_key(sealed.read_bytes(), Path(device["grant"]).read_bytes(), device_key, model_id)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", IN_PARTS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "now\n"
+        assert found(holder.pid, key) > 0
+        assert found(holder.pid, key[:16], dumped_only=True) == 0
+        assert found(holder.pid, device_key[:16]) == 0
 
 
 def test_others_run_while_it_is_opened(vault):
@@ -281,6 +327,8 @@ def test_a_device_opens_with_its_grant_and_remembers_the_floor(device, sealed, m
     opened = modelseal.open(sealed, **device)
     assert not os.path.exists("kitchen-7.identity.state"), "nothing was handed out yet"
     assert opened.read_at(0, 10) == model[:10]
+    assert not os.path.exists("kitchen-7.identity.state"), "of the rest nothing is known"
+    opened.confirm()
     assert floors() == {"wake-word": 3}
     assert opened.read() == model
 

@@ -1,5 +1,5 @@
 //! The program `modelseal`, which stops when it has done its work, so that `tests/tests/wiped.rs` can search its
-//! memory. Or, as `victim library …`, another program that uses the same library; or, as `victim leak WHERE FILE`, one
+//! memory. Or, as `victim library …`, another program that uses the same library, and still has a model open with `hold`; or, as `victim leak WHERE FILE`, one
 //! that leaves the file's first 32 bytes in its memory on purpose.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use modelseal::identity::Identity;
 use modelseal::open::{Reader, SealedFile};
+use modelseal::opener::{ByGrant, Opener, With};
 use modelseal_core::manifest::{Claims, Subject, Suite};
 use modelseal_hsm::Passphrase;
 use rustix::process::{DumpableBehavior, Signal, getpid, kill_process, set_dumpable_behavior};
@@ -87,7 +88,23 @@ fn library(words: &[&str]) -> modelseal::Result<()> {
             let mut sealed = SealedFile::open(sealed.as_ref())?;
             sealed.copy_to(|sealed| sealed.unwrap_by_grant(&bytes, &reader), ignore, &mut |_| ())?;
         }
+        ["hold", how, sealed, grant, identity] => hold(how, sealed, With::Grant(ByGrant::new(grant, identity)))?,
         _ => panic!("{words:?}?"),
+    }
+    Ok(())
+}
+
+/// A model that stays open until this program ends.
+fn hold(how: &str, sealed: &str, with: With) -> modelseal::Result<()> {
+    let opening = Opener::new(with, None).open(SealedFile::open(sealed.as_ref())?)?;
+    match how {
+        "whole" => std::mem::forget(black_box(opening.into_memory(&mut |_| ())?)),
+        "lazy" => {
+            let lazy = opening.lazily()?;
+            lazy.read_at(5, &mut [0; 20_000])?;
+            std::mem::forget(black_box(lazy));
+        }
+        _ => panic!("{how}?"),
     }
     Ok(())
 }
