@@ -274,11 +274,14 @@ def test_of_a_pickle_nothing_is_run_but_what_makes_tensors(torch, tied, vault):
         pickle.dumps({}),
         pickle.dumps(state)[:2000] + b".",
         inner,
+        # It sets an attribute of what it names.
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + pickle.dumps({"changed": 1}, 2)[2:-1] + b"b.",
     ):
         old.save(data, "old.enc")
         with pytest.raises(modelseal.UnsupportedError, match="convert=None"):
             modelseal.migrate_fernet("old.enc", "model_key.key", "new.sealed", vault=vault)
         assert not os.path.exists("was-run") and not os.path.exists("new.sealed")
+        assert not vars(torch._utils._rebuild_tensor_v2)
 
 
 class Smuggled:

@@ -31,7 +31,10 @@ class Version(str):
     """Compared as PyTorch compares its own."""
 
     def __lt__(self, other):
-        return tuple(map(int, self.split(".")))[: len(other)] < other
+        def numbers(version):
+            return tuple(map(int, version.split(".")))
+
+        return numbers(self) < numbers(other)
 
 
 @pytest.fixture

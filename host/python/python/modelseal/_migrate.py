@@ -39,8 +39,8 @@ def migrate_fernet(
     ``key`` is the Fernet key, or the path of its file. ``release`` is what :func:`modelseal.seal` takes by name; without it, the
     line is that of the file's name and the version the time in milliseconds.
 
-    PyTorch's pickles are converted to safetensors, for which PyTorch must be installed: only tensors and the containers
-    around them are unpickled, nothing else is run. ``convert=None`` seals them as they are, as it does everything else.
+    PyTorch's pickles are converted to safetensors, for which PyTorch 2.10 or later must be installed: only tensors and the
+    containers around them are unpickled, nothing else is run. ``convert=None`` seals them as they are, as it does everything else.
     """
     release = named(out, release)
     plaintext, kind = _decrypt(path, key, out)

@@ -53,10 +53,10 @@ def _encode(text: str, encoding: str) -> bytes:
 
 #: Where checkpoints have the tensors, one level down.
 _NESTED = ("state_dict", "model_state_dict")
-#: The first PyTorch whose ``weights_only`` keeps its promise (CVE-2025-32434, CVE-2026-24747).
-_SOUND = (2, 10)
+#: The first PyTorch whose ``weights_only`` keeps its promise (CVE-2025-32434, CVE-2026-24747). PyTorch compares it as a version.
+_SOUND = "2.10"
 #: What a pickled ``state_dict`` names. A storage in it is a file of PyTorch's own, which is read as strictly.
-_ALLOWED = {
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): _Items,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
