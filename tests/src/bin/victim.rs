@@ -88,7 +88,9 @@ fn library(words: &[&str]) -> modelseal::Result<()> {
             let mut sealed = SealedFile::open(sealed.as_ref())?;
             sealed.copy_to(|sealed| sealed.unwrap_by_grant(&bytes, &reader), ignore, &mut |_| ())?;
         }
-        ["hold", how, sealed, grant, identity] => hold(how, sealed, With::Grant(ByGrant::new(grant, identity)))?,
+        ["hold", how, sealed, grant, identity] => {
+            hold(how, sealed, With::Grant(ByGrant::new(grant, identity)))?
+        }
         _ => panic!("{words:?}?"),
     }
     Ok(())
@@ -101,7 +103,9 @@ fn hold(how: &str, sealed: &str, with: With) -> modelseal::Result<()> {
         "whole" => std::mem::forget(black_box(opening.into_memory(&mut |_| ())?)),
         "lazy" => {
             let lazy = opening.lazily()?;
-            lazy.read_at(5, &mut [0; 20_000])?;
+            let mut part = vec![0; 20_000];
+            lazy.read_at(5, &mut part)?;
+            black_box(&mut part).fill(0);
             std::mem::forget(black_box(lazy));
         }
         _ => panic!("{how}?"),
