@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use modelseal_tests::Workspace;
 use modelseal_tests::c::{CAPI, compile};
 use modelseal_tests::published::{SEAL, enroll};
-use modelseal_tests::workspace::WAKE_WORD;
+use modelseal_tests::workspace::{WAKE_WORD, c_library};
 
 const SANITIZED: [&str; 5] =
     ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1"];
