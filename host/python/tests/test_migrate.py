@@ -47,6 +47,7 @@ def test_another_key_or_a_changed_file_is_refused(encrypted, key, vault):
 
 def test_what_isnt_a_key_ends_as_on_the_command_line(cli, encrypted, key, vault, tmp_path):
     (tmp_path / "wrong.key").write_bytes(key[:-1])
+    (tmp_path / "wrong.key").chmod(0o600)
     said = cli("migrate-fernet", encrypted, "--key", "wrong.key", "-o", "m", "--line", "l", "--model-version", "1", code=3)
     for wrong in (b"no key", key[:-1], key + key, "wrong.key", tmp_path / "wrong.key"):
         with pytest.raises(modelseal.NotAuthenticError, match="isn't a Fernet key") as raised:
