@@ -247,21 +247,21 @@ pub fn place(path: &Path) -> PathBuf {
 /// Reads a whole small file, of which no valid one is longer than `max` bytes.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    read_into(path, max, &mut bytes, May::BePipe)?.map(|_| bytes).ok_or_else(|| missing(path))
+    read_into(path, max, &mut bytes, Source::Pipe)?.map(|_| bytes).ok_or_else(|| missing(path))
 }
 
 /// The same of a file that modelseal keeps; `None` if there is no such file. One look decides, for the file may appear
 /// meanwhile. It is no pipe: nobody waits for one to be written to.
 pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    Ok(read_into(path, max, &mut bytes, May::BeFile)?.map(|_| bytes))
+    Ok(read_into(path, max, &mut bytes, Source::File)?.map(|_| bytes))
 }
 
 /// Reads a file, or the first `len` bytes of a longer one.
-pub fn read_start(path: &Path, len: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_start(path: &Path, len: u64, source: Source) -> Result<Vec<u8>> {
     use io::Read;
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(len).read_to_end(&mut bytes));
+    let read = open_as(path, source).and_then(|file| file.take(len).read_to_end(&mut bytes));
     match read {
         Ok(_) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(path)),
@@ -271,29 +271,25 @@ pub fn read_start(path: &Path, len: u64) -> Result<Vec<u8>> {
 
 /// Reads a whole small file that holds a secret, and tells of it if others may use it.
 pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
-    let (bytes, file) = read_private(path, max, May::BePipe)?;
+    let (bytes, file) = read_private(path, max, Source::Pipe)?;
     notice::tell_if_exposed(&file, path);
     Ok(bytes)
 }
 
 /// Reads a whole small file that may hold a secret. Whose it is, the handle by which it was read says.
-pub(crate) fn read_private(path: &Path, max: usize, may: May) -> Result<(Zeroizing<Vec<u8>>, File)> {
+pub(crate) fn read_private(path: &Path, max: usize, source: Source) -> Result<(Zeroizing<Vec<u8>>, File)> {
     // Roomy enough from the start: a buffer that grew would leave the secret in memory that was given back.
     let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
-    match read_into(path, max as u64, &mut bytes, may)? {
+    match read_into(path, max as u64, &mut bytes, source)? {
         Some(file) => Ok((bytes, file)),
         None => Err(missing(path)),
     }
 }
 
 /// By which handle it was read, if there is such a file.
-fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>, may: May) -> Result<Option<File>> {
+fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>, source: Source) -> Result<Option<File>> {
     use io::Read;
-    let file = match may {
-        May::BePipe => File::open(path),
-        May::BeFile => open_file(path, false),
-    };
-    let file = match file {
+    let file = match open_as(path, source) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path, &error)),
@@ -306,27 +302,40 @@ fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>, may: May) -> Result<Opt
 }
 
 /// What may be at a path that is read.
-#[derive(Clone, Copy)]
-pub(crate) enum May {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
     /// A file alone.
-    BeFile,
+    File,
+    /// A file alone, and no link to one: links were followed before, and it is rewritten at that place.
+    Itself,
     /// A pipe, too, whose writer is waited for.
-    BePipe,
+    Pipe,
+}
+
+fn open_as(path: &Path, source: Source) -> io::Result<File> {
+    match source {
+        Source::Pipe => File::open(path),
+        Source::File | Source::Itself => open_file(path, false, source),
+    }
 }
 
 /// Opens without waiting for another end.
 #[cfg(unix)]
-pub(crate) fn at_once(options: &mut std::fs::OpenOptions) -> &mut std::fs::OpenOptions {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+pub(crate) fn at_once(options: &mut std::fs::OpenOptions, source: Source) -> &mut std::fs::OpenOptions {
+    use rustix::fs::OFlags;
+    let links = if source == Source::Itself { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | links;
     std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags.bits().cast_signed())
 }
 
 /// Opens a file, and nothing else: a pipe that nobody writes to isn't waited for.
-pub(crate) fn open_file(path: &Path, write: bool) -> io::Result<File> {
+pub(crate) fn open_file(path: &Path, write: bool, source: Source) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(write);
     #[cfg(unix)]
-    at_once(&mut options);
+    at_once(&mut options, source);
+    #[cfg(not(unix))]
+    let _ = source;
     let file = options.open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it isn't a file")) }
 }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, Existing, May};
+use crate::files::{self, Access, Existing, Source};
 use crate::notice;
 use crate::pem;
 use crate::state::StateOwner;
@@ -139,17 +139,17 @@ impl Identity {
 
     /// Reads an identity.
     pub fn read(path: &Path) -> Result<Self> {
-        wiped(|| Self::read_secret(path, May::BePipe))
+        wiped(|| Self::read_secret(path, Source::Pipe))
     }
 
     /// Reads one that is going to be rewritten, and so is no pipe.
     pub fn read_file(path: &Path) -> Result<Self> {
-        wiped(|| Self::read_secret(path, May::BeFile))
+        wiped(|| Self::read_secret(path, Source::File))
     }
 
-    fn read_secret(path: &Path, may: May) -> Result<Self> {
+    fn read_secret(path: &Path, source: Source) -> Result<Self> {
         let malformed = || Error::malformed(path, "an identity");
-        let (text, file) = files::read_private(path, FILE_MAX, may)?;
+        let (text, file) = files::read_private(path, FILE_MAX, source)?;
         let identity: Self = serde_json::from_slice(&text).map_err(|_| malformed())?;
         let secrets = [&identity.device_key, &identity.x25519];
         let sound = secrets.iter().all(|secret| secret.as_ref().is_none_or(|hex| hex.decode().is_some()));
@@ -174,7 +174,7 @@ impl Identity {
     pub fn update<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<(Self, T)> {
         let _lock = files::lock(path)?;
         let place = files::resolve(path)?;
-        let mut identity = Self::read_file(&place)?;
+        let mut identity = wiped(|| Self::read_secret(&place, Source::Itself))?;
         let done = change(&mut identity)?;
         files::rewrite(&place, &identity.encode(path)?, Access::Private)?;
         Ok((identity, done))

@@ -8,7 +8,7 @@ use super::folder::Folder;
 use crate::error::{Code, Error, Result};
 #[cfg(unix)]
 use crate::files::at_once;
-use crate::files::open_file;
+use crate::files::{Source, open_file};
 
 /// What was at a path.
 pub enum Input {
@@ -38,7 +38,7 @@ impl Input {
     pub(crate) fn open_at_once(path: &Path) -> Result<Self> {
         #[cfg(unix)]
         if path.as_os_str() != "-" {
-            let opened = at_once(File::options().read(true)).open(path);
+            let opened = at_once(File::options().read(true), Source::Pipe).open(path);
             return Self::of(opened.map_err(|error| Error::io(path, &error))?, path);
         }
         Self::open(path)
@@ -56,7 +56,7 @@ impl Input {
 
     /// Opens a file, and nothing else: a pipe that nobody writes to isn't waited for.
     pub fn file(path: &Path, write: bool) -> Result<File> {
-        open_file(path, write).map_err(|error| match error.kind() {
+        open_file(path, write, Source::File).map_err(|error| match error.kind() {
             std::io::ErrorKind::Other => {
                 Error::new(Code::Io, format!("{} isn't a file", path.display()), "name a file")
             }
