@@ -138,14 +138,16 @@ impl<'a> World<'a> {
     }
 }
 
-/// Every file of a folder by its path, or a file alone; nothing if there is none.
+/// Every file of a folder by its path, or a file alone; nothing of a pipe, or if there is none.
 pub(crate) type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
 pub(crate) fn tree(path: &Path) -> Tree {
     let Ok(found) = path.metadata() else { return Tree::new() };
+    if found.is_file() {
+        return [(PathBuf::new(), std::fs::read(path).unwrap())].into();
+    }
     if !found.is_dir() {
-        let bytes = if found.is_file() { std::fs::read(path).unwrap() } else { Vec::new() };
-        return [(PathBuf::new(), bytes)].into();
+        return Tree::new();
     }
     let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
     entries

@@ -174,7 +174,9 @@ fn judged(world: &World<'_>, case: &Case) -> Result<(), String> {
     let device_of = device.or(by_grant).unwrap_or_default();
     let did = Did { run: &traced, path: case.path, swap: case.swap, outputs: places, device: device_of };
     let said = |why: String| format!("{why} (exit {:?}: {})", traced.code, traced.stderr.trim());
-    let is_resumable = words.starts_with("grant ") && device.is_none_or(|_| words.contains(" ra "));
+    // What is enrolled last has been handed over before.
+    let is_resumable = words.starts_with("device enroll")
+        || words.starts_with("grant ") && device.is_none_or(|_| words.contains(" ra "));
     let is_gone =
         is_output || is_resumable || traced.code == Some(0) || tree(&world.w.path("out")).is_empty();
     let is_gone = must(is_gone, "it failed and left an output");
