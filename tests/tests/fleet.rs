@@ -362,12 +362,12 @@ fn nothing_of_value_is_replaced() {
     guarded("a vault", 2, &link("vault.json"));
     guarded("an identity", 2, &|place| std::fs::write(place, w.read("kitchen-7.identity")).unwrap());
     guarded("a folder", 6, &|place| std::fs::create_dir(place).unwrap());
-    // A link to another file is followed, as everywhere.
+    // A link to another file is replaced: nothing is written out of the folder.
     std::fs::write(w.path("elsewhere"), "old").unwrap();
     link("elsewhere")(&w.path("grants/kitchen-7.grant"));
     w.ok(&grants);
-    assert!(w.path("grants/kitchen-7.grant").is_symlink());
-    assert!(w.read("elsewhere").starts_with(b"\x89MSGRT\x1a\n"));
+    assert!(!w.path("grants/kitchen-7.grant").is_symlink());
+    assert_eq!(w.read("elsewhere"), b"old");
 }
 
 /// Ids that mean something else to a file system, or that are one name to some.
@@ -375,11 +375,20 @@ fn nothing_of_value_is_replaced() {
 fn odd_ids_are_file_names() {
     let w = published();
     let mut registry = w.json("registry.json");
-    let ids = [".", "..", "-", "--all", "a", "A", ".modelseal-x", "x.grant"];
-    for id in ids {
-        registry["devices"][id] = json!({ "lines": ["wake-word"], "key": { "fleet": 1 }, "enrolled": 0 });
+    let device = json!({ "lines": ["wake-word"], "key": { "fleet": 1 }, "enrolled": 0 });
+    let kept = w.json("registry.json");
+    // Names of folders, of options, and of what Windows keeps.
+    for id in [".", "..", "-x", "--all", ".modelseal-x", "con", "nul.x"] {
+        let mut odd = kept.clone();
+        odd["devices"][id] = device.clone();
+        w.write("registry.json", odd.to_string());
+        assert_ne!(w.run(w.command(&ALL), &[]).code, Some(0), "{id}");
+        assert!(!w.path("..grant").exists() && !w.path("grants/..grant").exists(), "{id}");
+    }
+    for id in ["7", "a", "A", "x.grant", "x--all"] {
+        registry["devices"][id] = device.clone();
     }
     w.write("registry.json", registry.to_string());
-    assert_eq!(counts(&w.ok(&ALL)), [9, 0, 0, 0]);
-    assert_eq!(all_are_genuine(&w, "grants"), 9);
+    assert_eq!(counts(&w.ok(&[&ALL[..], &["--fresh"]].concat())), [6, 0, 0, 0]);
+    assert_eq!(all_are_genuine(&w, "grants"), 6);
 }

@@ -77,10 +77,9 @@ fn workspace() -> Workspace {
 fn sealing_reads_plaintext_and_writes_none() {
     let w = workspace();
     let seal = ["seal", "model", "-o", "s", "--line", "wake-word", "--model-version", "2"];
-    assert_eq!(traced(&w, &seal), ["pread64 model", "read model"]);
+    assert_eq!(traced(&w, &seal), ["pread64 model"]);
     let seal = ["seal", "folder", "-o", "release", "--line", "wake-word", "--model-version", "2"];
-    let reads = ["pread64 config", "pread64 weights", "read config", "read weights"];
-    assert_eq!(traced(&w, &seal), reads);
+    assert_eq!(traced(&w, &seal), ["pread64 config", "pread64 weights"]);
 }
 
 #[test]

@@ -263,7 +263,10 @@ fn without_room_nothing_is_written() {
     let envelope = front[layout.envelope as usize..][..64 + SLOT_LEN].to_vec();
     let mut one = Torn { envelope: envelope.clone(), writes: 0, write: 0, written: 0, order: Order::First };
     let refused = rewrap_slots(&*both, &header, &mut one).unwrap_err();
-    assert!(refused.what().contains("no room") && refused.hint().contains("reseal"), "{refused:?}");
+    assert!(
+        refused.what().contains("none of its key slots") && refused.hint().contains("reseal"),
+        "{refused:?}"
+    );
     assert_eq!((one.writes, one.envelope), (0, envelope));
 }
 

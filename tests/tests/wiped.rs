@@ -540,6 +540,6 @@ fn with_forged_commitment(sealed: &[u8], p: Parts, vault: &[Named], content: &[u
         &forge::model_id(&forged, p),
         content,
     );
-    forged[p.envelope + 64..p.envelope + 128].copy_from_slice(&slot);
+    forged[p.envelope + 64..p.envelope + 192].copy_from_slice(&slot);
     forged
 }
