@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::chunk::{ChunkCipher, Portable};
 use crate::error::Error;
 use crate::keys::{ContentKey, DeviceKey, GRANTS, TAG_LEN, X25519Secret};
-use crate::manifest::Suite;
+use crate::manifest::{Suite, is_spelt};
 use crate::open::Unwrapped;
 use crate::sealed::{FORMAT_VERSION, ModelId};
 use crate::sign::{ANY_ALGORITHM, Publisher, SIGNATURE_LEN, Signature, Verified};
@@ -44,9 +44,8 @@ impl<'a> DeviceId<'a> {
     /// Checks the bounds.
     #[inline(never)]
     pub fn new(id: &'a str) -> Result<Self, Error> {
-        let begins = id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        let spelt = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if begins && spelt && id.len() <= DEVICE_ID_MAX { Ok(Self(id)) } else { Err(Error::DeviceId) }
+        let begins = !matches!(id.as_bytes().first(), Some(b'.' | b'_' | b'-'));
+        if begins && is_spelt(id, DEVICE_ID_MAX, true) { Ok(Self(id)) } else { Err(Error::DeviceId) }
     }
 
     /// The id.

@@ -176,10 +176,18 @@ pub fn is_line(name: &str) -> bool {
 }
 
 /// A name (2): `[a-z0-9._-]`, 1 ..= `max` bytes.
+fn is_name(name: &str, max: usize) -> bool {
+    is_spelt(name, max, false)
+}
+
+/// A name, in which there may be capitals. One function for all names, for a device's flash.
 #[inline(never)]
-pub(crate) fn is_name(name: &str, max: usize) -> bool {
+pub(crate) fn is_spelt(name: &str, max: usize, capitals: bool) -> bool {
     (1..=max).contains(&name.len())
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+        && name.bytes().all(|b| {
+            let b = if capitals { b.to_ascii_lowercase() } else { b };
+            matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-')
+        })
 }
 
 fn read_claims<'a>(reader: &mut Reader<'a>) -> Option<Claims<'a>> {
@@ -192,8 +200,10 @@ fn read_claims<'a>(reader: &mut Reader<'a>) -> Option<Claims<'a>> {
 
 /// (4.2) Keys are names and strictly ascending, values at most 128 bytes of what is seen.
 fn claims_hold(claims: &[Claim<'_>]) -> bool {
-    let holds = |claim: &Claim<'_>| {
-        is_name(claim.key, 32) && claim.value.len() <= 128 && !claim.value.chars().any(is_invisible)
-    };
-    claims.iter().all(holds) && claims.is_sorted_by(|a, b| a.key.bytes().lt(b.key.bytes()))
+    let mut before = "";
+    claims.iter().all(|claim| {
+        let ascends = core::mem::replace(&mut before, claim.key).bytes().lt(claim.key.bytes());
+        let holds = is_name(claim.key, 32) && claim.value.len() <= 128;
+        ascends && holds && !claim.value.chars().any(is_invisible)
+    })
 }

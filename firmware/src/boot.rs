@@ -16,7 +16,8 @@ use crate::storage::{Memory, check_end, check_padding, read_signature, read_tag}
 /// Opens the sealed model that `region` holds from its first byte to its last. Nobody else writes `region`: the sealed
 /// model was read into it once, and the header is used where it lies.
 ///
-/// The model takes the payload's place. If anything fails once decryption has begun, the payload is wiped.
+/// The model takes the payload's place. If anything fails once decryption has begun, the payload is wiped. The stack
+/// isn't: see [`Device`](crate::Device#the-stack).
 pub fn boot<'m>(
     device: &mut impl Device,
     grant: Grant<'_>,
@@ -160,7 +161,7 @@ impl<'m> Loaded<'m> {
         self.confirm_as(device, None)
     }
 
-    /// The same, in one store with what was chosen to be booted.
+    /// Confirms, and stores with the floor what was chosen to be booted.
     pub(crate) fn confirm_as(
         self,
         device: &mut impl Device,

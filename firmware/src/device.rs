@@ -9,6 +9,13 @@ use crate::state::StateStore;
 /// A device, as far as one line of models is concerned. A second line is a second value, with a state of its
 /// own.
 ///
+/// # The stack
+///
+/// Keys are wiped where they are dropped. Copies that moving and computing left on the stack are not: this crate has no
+/// `unsafe`, and can't know where a port's stack is. Wiping it is the port's duty, whether a model opened or was refused:
+/// call all that opens in [`on_wiped_stack`](modelseal_core::wipe::on_wiped_stack), or wipe what is below the stack pointer
+/// before the application runs. The port also wipes its own copy of the secret when it isn't needed any more.
+///
 /// ```
 /// # use modelseal_core::{grant::DeviceId, keys::Secret, sign::Publisher};
 /// # use modelseal_firmware::state::StateStore;

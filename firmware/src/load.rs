@@ -14,7 +14,7 @@ use crate::storage::{read, read_header};
 /// storage, [`Part`](crate::storage::Part) is that part of it.
 ///
 /// Nothing is copied before everything but the payload has been checked, and every byte is read once, so
-/// storage that changes meanwhile gains nothing.
+/// storage that changes meanwhile gains nothing. The stack isn't wiped: see [`Device`](crate::Device#the-stack).
 pub fn load<'m>(
     device: &mut impl Device,
     grant: Grant<'_>,

@@ -20,7 +20,8 @@ use crate::device::Device;
 use crate::state::{Choice, State, StateStore, Trial};
 use crate::storage::{GRANT_BUFFER, GrantBuffer, read, read_header};
 
-/// Where the images and grants of one line are.
+/// Where the images and grants of one line are. A place that can't be read is an error of that place alone: it doesn't
+/// keep the other one from booting.
 pub trait Slots {
     /// The grant, read into `buffer`, and the sealed model, exactly as long as it was when it was written.
     fn find<'b>(

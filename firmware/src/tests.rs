@@ -75,6 +75,20 @@ fn only_confirming_raises_the_floor() {
     assert_eq!(opened(&mut device, |loaded, device| assert!(loaded.confirm(device).is_ok())), Ok(6));
 }
 
+/// Another opening of the line may be confirmed between: what is below its floor isn't confirmed any more.
+#[test]
+fn a_floor_that_was_raised_meanwhile_refuses_what_is_below() {
+    let sealed = Sealed::new(SUITES[1]);
+    let mut device = Fake::new(SECRETS[0]());
+    let grant = sealed.grant(&device.secret, |_| {});
+    let mut region = sealed.file.clone();
+    let loaded = boot(&mut device, Grant::parse(&grant).unwrap(), &mut region).unwrap();
+    device.state.store(State::first(8)).unwrap();
+    assert_eq!(loaded.confirm(&mut device).err(), Some(Error::RolledBack));
+    assert_eq!(device.state.load(), Ok(State::first(8)));
+    assert_eq!(region[region.len() - 3500..], [0; 3500]);
+}
+
 #[test]
 fn terms_are_kept() {
     let valid = |terms: &mut Terms<'_>| {

@@ -43,11 +43,12 @@ pub trait Target: Slots {
     const BLOCK: u32;
 
     /// Length of a word in bytes: what the memory writes at once. A power of two, of at most [`PIECE_MAX`]. Every write
-    /// is of whole words and begins at one; what the last of a part has too few is filled with 0xff.
+    /// is of whole words and begins at one; what the last of a part has too few is filled with 0xff. Readers of a part
+    /// don't read on to there. A port whose memory writes more at once collects it itself.
     const WORD: usize = 1;
 
     /// How many bytes there are for the image of `choice`, while `in_use` mustn't be touched. For a delivery
-    /// there are always [`DELIVERY_MAX`].
+    /// there are always [`DELIVERY_MAX`]. Both places go on to the end of the last word.
     fn room(&mut self, choice: Choice, in_use: Choice) -> Result<u32, Error>;
 
     /// Fills `bytes` from `offset` of this part of `choice`. Flash with check bits can't read a word whose writing was
@@ -57,7 +58,7 @@ pub trait Target: Slots {
     /// Makes the block at `offset` writable; what it held is lost.
     fn erase(&mut self, part: Part, choice: Choice, offset: u32) -> Result<(), Error>;
 
-    /// Writes into a block that has been erased, each byte once.
+    /// Writes whole words into a block that has been erased, each byte once.
     fn write(&mut self, part: Part, choice: Choice, offset: u32, bytes: &[u8]) -> Result<(), Error>;
 }
 

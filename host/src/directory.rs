@@ -305,7 +305,7 @@ fn read_list(
 fn for_grant(opener: &Opener, name: &str) -> Opener {
     match opener.with() {
         With::Vault(_) => opener.clone(),
-        With::Grant(by) => opener.with_grant(Some(&by.grant.join(name))),
+        With::Grant(by) => opener.with_grant_in_folder(&by.grant.join(name)),
     }
 }
 

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::io::Folder;
+use crate::io::protect::require_no_secret_at;
 use crate::notice::{self, Notice};
 
 /// Who may read an output.
@@ -53,12 +54,16 @@ pub struct Output {
 }
 
 impl Output {
-    /// Begins an output that will be at `path`.
+    /// Begins an output that will be at `path`. A link there may have been made after anybody looked: what it leads to is
+    /// looked at here, by the handle of the folder that is written to.
     pub fn create(path: &Path, access: Access, existing: Existing) -> Result<Self> {
-        let path = resolve(path)?;
-        let folder = Arc::new(Folder::open(parent(&path))?);
-        let name = path.file_name().ok_or_else(|| not_replaceable(&path))?;
-        Self::create_in(&folder, Path::new(name), access, existing)
+        let place = resolve(path)?;
+        let folder = Arc::new(Folder::open(parent(&place))?);
+        let name = Path::new(place.file_name().ok_or_else(|| not_replaceable(&place))?);
+        if place != path {
+            require_no_secret_at(&folder, name)?;
+        }
+        Self::create_in(&folder, name, access, existing)
     }
 
     /// Begins an output that will be at `name`, which has no folders in it, in `folder`. A link there is replaced, and
@@ -202,6 +207,16 @@ pub fn write(path: &Path, bytes: &[u8], access: Access, existing: Existing) -> R
     output.commit()
 }
 
+/// Writes a whole small file anew, at the place that [`resolve`] gave before it was read: a link that has come there since
+/// is replaced, and not what it leads to.
+pub(crate) fn rewrite(place: &Path, bytes: &[u8], access: Access) -> Result<()> {
+    let folder = Arc::new(Folder::open(parent(place))?);
+    let name = place.file_name().ok_or_else(|| not_replaceable(place))?;
+    let mut output = Output::create_in(&folder, Path::new(name), access, Existing::Replace)?;
+    output.write(bytes)?;
+    output.commit()
+}
+
 /// Reads `bytes` at `offset`, whoever else reads the file: it has no position that would change.
 pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
@@ -231,20 +246,22 @@ pub fn place(path: &Path) -> PathBuf {
 
 /// Reads a whole small file, of which no valid one is longer than `max` bytes.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
-    read_if_there(path, max)?.ok_or_else(|| missing(path))
+    let mut bytes = Vec::new();
+    read_into(path, max, &mut bytes, Source::Pipe)?.map(|_| bytes).ok_or_else(|| missing(path))
 }
 
-/// The same; `None` if there is no such file. One look decides, for the file may appear meanwhile.
+/// The same of a file that modelseal keeps; `None` if there is no such file. One look decides, for the file may appear
+/// meanwhile. It is no pipe: nobody waits for one to be written to.
 pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    Ok(read_into(path, max, &mut bytes)?.map(|_| bytes))
+    Ok(read_into(path, max, &mut bytes, Source::File)?.map(|_| bytes))
 }
 
 /// Reads a file, or the first `len` bytes of a longer one.
-pub fn read_start(path: &Path, len: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_start(path: &Path, len: u64, source: Source) -> Result<Vec<u8>> {
     use io::Read;
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(len).read_to_end(&mut bytes));
+    let read = open_as(path, source).and_then(|file| file.take(len).read_to_end(&mut bytes));
     match read {
         Ok(_) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(path)),
@@ -254,25 +271,25 @@ pub fn read_start(path: &Path, len: u64) -> Result<Vec<u8>> {
 
 /// Reads a whole small file that holds a secret, and tells of it if others may use it.
 pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>> {
-    let (bytes, file) = read_private(path, max)?;
+    let (bytes, file) = read_private(path, max, Source::Pipe)?;
     notice::tell_if_exposed(&file, path);
     Ok(bytes)
 }
 
 /// Reads a whole small file that may hold a secret. Whose it is, the handle by which it was read says.
-pub(crate) fn read_private(path: &Path, max: usize) -> Result<(Zeroizing<Vec<u8>>, File)> {
+pub(crate) fn read_private(path: &Path, max: usize, source: Source) -> Result<(Zeroizing<Vec<u8>>, File)> {
     // Roomy enough from the start: a buffer that grew would leave the secret in memory that was given back.
     let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
-    match read_into(path, max as u64, &mut bytes)? {
+    match read_into(path, max as u64, &mut bytes, source)? {
         Some(file) => Ok((bytes, file)),
         None => Err(missing(path)),
     }
 }
 
 /// By which handle it was read, if there is such a file.
-fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>) -> Result<Option<File>> {
+fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>, source: Source) -> Result<Option<File>> {
     use io::Read;
-    let file = match File::open(path) {
+    let file = match open_as(path, source) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path, &error)),
@@ -282,6 +299,45 @@ fn read_into(path: &Path, max: u64, bytes: &mut Vec<u8>) -> Result<Option<File>>
         return Err(Error::from(modelseal_core::Error::Extended).about(path));
     }
     Ok(Some(file))
+}
+
+/// What may be at a path that is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A file alone.
+    File,
+    /// A file alone, and no link to one: links were followed before, and it is rewritten at that place.
+    Itself,
+    /// A pipe, too, whose writer is waited for.
+    Pipe,
+}
+
+fn open_as(path: &Path, source: Source) -> io::Result<File> {
+    match source {
+        Source::Pipe => File::open(path),
+        Source::File | Source::Itself => open_file(path, false, source),
+    }
+}
+
+/// Opens without waiting for another end.
+#[cfg(unix)]
+pub(crate) fn at_once(options: &mut std::fs::OpenOptions, source: Source) -> &mut std::fs::OpenOptions {
+    use rustix::fs::OFlags;
+    let links = if source == Source::Itself { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | links;
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags.bits().cast_signed())
+}
+
+/// Opens a file, and nothing else: a pipe that nobody writes to isn't waited for.
+pub(crate) fn open_file(path: &Path, write: bool, source: Source) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(write);
+    #[cfg(unix)]
+    at_once(&mut options, source);
+    #[cfg(not(unix))]
+    let _ = source;
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it isn't a file")) }
 }
 
 fn missing(path: &Path) -> Error {

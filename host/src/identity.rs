@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, Existing};
+use crate::files::{self, Access, Existing, Source};
 use crate::notice;
 use crate::pem;
 use crate::state::StateOwner;
@@ -139,12 +139,17 @@ impl Identity {
 
     /// Reads an identity.
     pub fn read(path: &Path) -> Result<Self> {
-        wiped(|| Self::read_secret(path))
+        wiped(|| Self::read_secret(path, Source::Pipe))
     }
 
-    fn read_secret(path: &Path) -> Result<Self> {
+    /// Reads one that is going to be rewritten, and so is no pipe.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        wiped(|| Self::read_secret(path, Source::File))
+    }
+
+    fn read_secret(path: &Path, source: Source) -> Result<Self> {
         let malformed = || Error::malformed(path, "an identity");
-        let (text, file) = files::read_private(path, FILE_MAX)?;
+        let (text, file) = files::read_private(path, FILE_MAX, source)?;
         let identity: Self = serde_json::from_slice(&text).map_err(|_| malformed())?;
         let secrets = [&identity.device_key, &identity.x25519];
         let sound = secrets.iter().all(|secret| secret.as_ref().is_none_or(|hex| hex.decode().is_some()));
@@ -168,14 +173,11 @@ impl Identity {
     /// another lock, too, took it before this one.
     pub fn update<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<(Self, T)> {
         let _lock = files::lock(path)?;
-        let mut identity = Self::read(path)?;
+        let place = files::resolve(path)?;
+        let mut identity = wiped(|| Self::read_secret(&place, Source::Itself))?;
         let done = change(&mut identity)?;
-        identity.rewrite(path)?;
+        files::rewrite(&place, &identity.encode(path)?, Access::Private)?;
         Ok((identity, done))
-    }
-
-    fn rewrite(&self, path: &Path) -> Result<()> {
-        files::write(path, &self.encode(path)?, Access::Private, Existing::Replace)
     }
 
     fn encode(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>> {

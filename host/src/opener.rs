@@ -22,7 +22,7 @@ use modelseal_hsm::Vault;
 use modelseal_hsm::wiped::wiped;
 
 use crate::error::{Error, Result};
-use crate::files::{self, Output};
+use crate::files::{self, Output, Source};
 use crate::identity::Identity;
 use crate::lazy::LazyModel;
 use crate::memory::Memory;
@@ -35,6 +35,8 @@ use crate::state::{StateOwner, StateStore, default_path};
 pub struct Opener {
     with: With,
     line: Option<String>,
+    /// What may be where the grant is.
+    grant: Source,
 }
 
 /// Whose key it is done with.
@@ -70,7 +72,7 @@ impl ByGrant {
 impl Opener {
     /// Opens models of `line`; without one, those of any line, or of the lines that the device is enrolled for.
     pub fn new(with: With, line: Option<String>) -> Self {
-        Self { with, line }
+        Self { with, line, grant: Source::Pipe }
     }
 
     /// Whose key it is done with.
@@ -87,6 +89,11 @@ impl Opener {
         opener
     }
 
+    /// The same with a grant in a folder of grants, which is a file.
+    pub(crate) fn with_grant_in_folder(&self, grant: &Path) -> Self {
+        Self { grant: Source::File, ..self.with_grant(Some(grant)) }
+    }
+
     /// The same with stored floors left as they are.
     pub(crate) fn without_confirming(mut self) -> Self {
         if let With::Grant(by) = &mut self.with {
@@ -99,7 +106,7 @@ impl Opener {
     pub fn open(&self, sealed: SealedFile) -> Result<Opening> {
         let device = match &self.with {
             With::Vault(_) => None,
-            With::Grant(by) => Some(Device::read(by, self.line.as_deref(), &sealed)?),
+            With::Grant(by) => Some(Device::read(by, self, &sealed)?),
         };
         Ok(Opening { keys: Keys { opener: self.clone(), device }, sealed })
     }
@@ -281,12 +288,12 @@ struct Device {
 }
 
 impl Device {
-    fn read(by: &ByGrant, line: Option<&str>, sealed: &SealedFile) -> Result<Self> {
+    fn read(by: &ByGrant, opener: &Opener, sealed: &SealedFile) -> Result<Self> {
         let identity = Identity::read(&by.identity)?;
         identity.require_enrolled()?;
         // One byte more than a grant may have: what is wrong with a longer one, its parser says.
-        let grant = files::read_start(&by.grant, GRANT_MAX as u64 + 1)?;
-        let line = wanted_line(line, &identity, sealed)?;
+        let grant = files::read_start(&by.grant, GRANT_MAX as u64 + 1, opener.grant)?;
+        let line = wanted_line(opener.line.as_deref(), &identity, sealed)?;
         let floor = StateStore::new(&by.state, &by.identity, &identity.owner(), &line).stored()?;
         Ok(Self { identity, grant, line, floor })
     }

@@ -15,7 +15,7 @@ use modelseal_hsm::{Role, Vault};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, Existing};
+use crate::files::{self, Access};
 use crate::pem;
 
 const FORMAT: &str = "modelseal registry 1";
@@ -123,11 +123,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Writes the registry. The caller holds its lock.
+    /// Writes the registry at the place where it was read. The caller holds its lock.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::io(path, &error.into()))?;
         text.push(b'\n');
-        files::write(path, &text, Access::Public, Existing::Replace)
+        files::rewrite(path, &text, Access::Public)
     }
 }
 
@@ -150,21 +150,23 @@ impl Locked {
 
     /// The same for whoever holds the registry's lock already.
     pub fn open_under(lock: File, path: &Path, vault: &dyn Vault) -> Result<Self> {
-        let mut registry = match Registry::read(path)? {
+        let place = files::resolve(path)?;
+        let mut registry = match Registry::read(&place)? {
             Some(registry) => registry,
             None => Registry::new(&vault.publisher()?),
         };
         registry.require_vault(path, vault)?;
         registry.follow(vault)?;
-        Ok(Self { path: path.to_owned(), registry, _lock: lock })
+        Ok(Self { path: place, registry, _lock: lock })
     }
 
     /// The same for a registry that must be there, whatever publisher keys it has: its owner says that it is this vault's.
     pub fn adopt(path: &Path, vault: &dyn Vault) -> Result<Self> {
         let lock = files::lock(path)?;
-        let mut registry = Registry::require(path)?;
+        let place = files::resolve(path)?;
+        let mut registry = Registry::require(&place)?;
         registry.follow(vault)?;
-        Ok(Self { path: path.to_owned(), registry, _lock: lock })
+        Ok(Self { path: place, registry, _lock: lock })
     }
 
     /// Adds a device, which must be new. Nothing is written yet.

@@ -13,7 +13,7 @@ use modelseal_core::open::FloorStore;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
-use crate::files::{self, Access, Existing};
+use crate::files::{self, Access};
 use crate::identity::Identity;
 
 const FORMAT: &str = "modelseal state 1";
@@ -117,13 +117,17 @@ impl<'a> StateStore<'a> {
     }
 
     fn read(&self) -> Result<Option<StateFile>> {
+        self.read_at(self.path)
+    }
+
+    fn read_at(&self, place: &Path) -> Result<Option<StateFile>> {
         let damaged = |what: &str| {
             let error: Error = Refusal::Floor.into();
             Err(error
                 .about(self.path)
                 .with_hint(format!("{what}; restore it, or enrol the device under a new id")))
         };
-        let text = match files::read_if_there(self.path, FILE_MAX)? {
+        let text = match files::read_if_there(place, FILE_MAX)? {
             Some(text) => text,
             None => {
                 return if self.owner.used {
@@ -147,10 +151,11 @@ impl<'a> StateStore<'a> {
             device: self.owner.device.clone(),
             floors: BTreeMap::new(),
         };
-        let mut state = self.read()?.unwrap_or_else(fresh);
+        let place = files::resolve(self.path)?;
+        let mut state = self.read_at(&place)?.unwrap_or_else(fresh);
         state.floors.insert(self.line.into(), floor);
         let text = serde_json::to_vec_pretty(&state).map_err(|error| Error::io(self.path, &error.into()))?;
-        files::write(self.path, &text, Access::Public, Existing::Replace)
+        files::rewrite(&place, &text, Access::Public)
     }
 
     fn keep<T>(&mut self, result: Result<T>) -> std::result::Result<T, Refusal> {

@@ -41,4 +41,6 @@ pub fn encrypt(w: &Workspace, model: &[u8]) {
     assert!(Path::new(PYTHON).exists(), "run tests/run, which makes target/venv with cryptography in it");
     let run = w.run(w.another(PYTHON, &["-c", ENCRYPT]), model);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
+    // Python makes files that everybody may read, of which the program warns.
+    std::fs::set_permissions(w.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }

@@ -11,6 +11,7 @@
 //! - [`forge`], [`mod@format`]: the format over again, for attackers who know it and hold a key
 //! - [`exposed`]: every secret that the files of a workspace imply, for whoever has the passphrase
 //! - `remains`: the search for secrets in another process's memory
+//! - `swap`: a program that is stopped before its calls that take a path, and what is put there meanwhile
 //! - [`boards`]: boards in QEMU; [`probe`]: a board under a debugger, through [`debugger`]
 //! - [`vectors`]: the conformance vectors, and what makes them
 
@@ -38,6 +39,8 @@ pub mod published;
 pub mod remains;
 pub mod softhsm;
 pub mod story;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod swap;
 pub mod tokens;
 pub mod vectors;
 pub mod workspace;

@@ -370,6 +370,19 @@ fn nothing_of_value_is_replaced() {
     assert_eq!(w.read("elsewhere"), b"old");
 }
 
+/// A message names what the list has, so a file with a secret is no list.
+#[test]
+fn a_list_of_devices_is_no_secret() {
+    let w = published();
+    let secret = String::from_utf8(w.read("passphrase")).unwrap();
+    std::os::unix::fs::symlink(w.path("passphrase"), w.path("devices")).unwrap();
+    for list in ["passphrase", "devices", "vault.json", "kitchen-7.identity"] {
+        let run = w.run(w.command(&["grant", "sealed", "--devices", list, "-o", "grants"]), &[]);
+        assert_eq!(run.code, Some(2), "{list}: {}", run.stderr);
+        assert!(!run.stderr.contains(secret.trim()), "{list}");
+    }
+}
+
 /// Ids that mean something else to a file system, or that are one name to some.
 #[test]
 fn odd_ids_are_file_names() {

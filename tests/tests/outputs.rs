@@ -142,6 +142,19 @@ fn an_output_behind_a_link_leaves_the_link() {
     assert!(w.path("link").is_symlink() && w.read("kept") == std::fs::read(WAKE_WORD).unwrap());
 }
 
+/// What modelseal keeps is a file, and `seal` takes nothing else.
+#[test]
+fn nobody_waits_for_a_pipe_in_place_of_a_file() {
+    let w = published();
+    w.ok(&["key", "export", "-o", "publisher.pem"]);
+    assert!(Command::new("mkfifo").arg(w.path("pipe")).status().unwrap().success());
+    let open = ["open", "sealed", "-o", "kept", "--grant", "grant", "--identity", "kitchen-7.identity"];
+    w.refused(6, &["device", "list", "--registry", "pipe"]);
+    w.refused(6, &[&open[..], &["--state", "pipe"]].concat());
+    w.refused(6, &["device", "trust", "--identity", "pipe", "--publisher", "publisher.pem"]);
+    w.refused(2, &[&SEAL[..], &["pipe", "-o", "kept"]].concat());
+}
+
 /// An output that is an input, or a secret, would lose it.
 #[test]
 fn an_output_never_replaces_an_input_or_a_secret() {

@@ -163,6 +163,21 @@ fn storage_that_does_not_answer_costs_one_try() {
     assert_eq!(device.state.load().unwrap().trial, Some(Trial { choice: B, tries: TRIES - 1 }));
 }
 
+/// Whatever the other place's flash can't read, what is confirmed boots.
+#[test]
+fn a_place_that_can_not_be_read_stops_nothing() {
+    for tries in [Some(TRIES), Some(0), None] {
+        let (mut device, mut places) = updated(8, |places| places.cannot_read(Slot::B));
+        let state = device.state.load().unwrap();
+        let trial = tries.map(|tries| Trial { choice: B, tries });
+        device.state.store(State { trial, ..state }).unwrap();
+        for _ in 0..=TRIES + 1 {
+            assert_eq!(boot(&mut device, &mut places, true), Ok(7));
+        }
+        assert_eq!(device.state.load().unwrap().trial, None);
+    }
+}
+
 /// Where a try can't be paid for, or a trial not given up, what is confirmed boots all the same.
 #[test]
 fn a_state_that_takes_no_store_does_not_keep_the_device_from_booting() {

@@ -15,11 +15,10 @@ use crate::update::Target;
 use crate::update::wire::Part;
 
 pub(crate) const ROOM: usize = 8192;
-/// What the flash writes at once.
-const WORD: usize = 8;
 
+/// In flash that writes `WORD` bytes at once.
 #[derive(Clone)]
-pub(crate) struct Places {
+pub(crate) struct Places<const WORD: usize = 8> {
     pub(crate) images: [Vec<u8>; 2],
     pub(crate) deliveries: [Vec<u8>; 2],
     /// Words that can't be read: one whose writing or erasing was cut and, in some flash, erased ones.
@@ -33,6 +32,12 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn blank() -> Self {
+        Self::of_words()
+    }
+}
+
+impl<const WORD: usize> Places<WORD> {
+    pub(crate) fn of_words() -> Self {
         let blank = |len| [vec![0xff; len], vec![0xff; len]];
         Self {
             images: blank(ROOM),
@@ -49,6 +54,19 @@ impl Places {
         self.images[choice.image as usize][..image.len()].copy_from_slice(image);
         let delivery = delivery(image.len(), grant);
         self.deliveries[choice.grant as usize][..delivery.len()].copy_from_slice(&delivery);
+    }
+
+    /// What is in place B can't be read, nor what is erased from now on.
+    pub(crate) fn cannot_read_erased(&mut self) {
+        self.reads_erased = false;
+        self.cannot_read(Slot::B);
+    }
+
+    /// No word of this place's image and delivery can be read.
+    pub(crate) fn cannot_read(&mut self, slot: Slot) {
+        for (is_image, len) in [(true, ROOM), (false, self.deliveries[0].len())] {
+            self.unreadable.extend((0..len / WORD).map(|word| (is_image, slot as u8, word)));
+        }
     }
 
     /// Does one step to the bytes from `start` on. If power is cut, the word in the middle can't be read any more.
@@ -102,7 +120,7 @@ fn delivery(sealed_len: usize, grant: &[u8]) -> Vec<u8> {
     delivery.encode(&mut [0; DELIVERY_MAX]).unwrap().to_vec()
 }
 
-impl Slots for Places {
+impl<const WORD: usize> Slots for Places<WORD> {
     fn find<'b>(
         &mut self,
         choice: Choice,
@@ -126,14 +144,14 @@ fn slot_of(part: Part, choice: Choice) -> u8 {
 }
 
 /// What is in one of the places, as far as it can be read.
-struct Stored<'p> {
-    places: &'p Places,
+struct Stored<'p, const WORD: usize> {
+    places: &'p Places<WORD>,
     part: Part,
     choice: Choice,
     bytes: &'p [u8],
 }
 
-impl ReadStorage for Stored<'_> {
+impl<const WORD: usize> ReadStorage for Stored<'_, WORD> {
     type Error = Error;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
@@ -146,7 +164,7 @@ impl ReadStorage for Stored<'_> {
     }
 }
 
-impl Target for Places {
+impl<const WORD: usize> Target for Places<WORD> {
     const BLOCK: u32 = 1024;
     const WORD: usize = WORD;
 

@@ -5,16 +5,17 @@ use super::*;
 use crate::boot::Loaded;
 use crate::load;
 use crate::slots::{Chosen, choose};
+use crate::state::Slot;
 use crate::tests::fixture::{Fake, SECRETS, SUITES, Sealed};
-use crate::tests::places::{Places, granted};
+use crate::tests::places::{Places, at, granted};
 
 const OLD: u64 = 7;
 const NEW: u64 = 8;
 
 /// A device, its storage, and what is brought to it.
-struct Bench {
+struct Bench<const WORD: usize = 8> {
     device: Fake,
-    places: Places,
+    places: Places<WORD>,
     image: Vec<u8>,
     grant: Vec<u8>,
     /// Boots of a trial.
@@ -22,10 +23,16 @@ struct Bench {
 }
 
 impl Bench {
-    /// That has confirmed the old version.
     fn new() -> Self {
+        Self::of_words()
+    }
+}
+
+impl<const WORD: usize> Bench<WORD> {
+    /// That has confirmed the old version.
+    fn of_words() -> Self {
         let device = Fake::new(SECRETS[0]());
-        let places = Places { power: device.power.clone(), ..Places::blank() };
+        let places = Places { power: device.power.clone(), ..Places::of_words() };
         let [old, new] = [OLD, NEW].map(|version| Sealed::of_version(SUITES[1], version));
         let grant = granted(&new, &device);
         let mut bench = Self { device, places, image: new.file, grant, tried: 0 };
@@ -101,10 +108,10 @@ fn refuses(chosen: Chosen, _: Loaded<'_>, device: &mut Fake) -> Result<(), Error
 
 /// Does it with power for one more step each time, until it lasts; and looks each time at what is there when power
 /// comes back. Gives how many cuts there were.
-fn cut_everywhere(
-    ready: impl Fn() -> Bench,
-    act: impl Fn(&mut Bench) -> Result<(), Error>,
-    look: impl Fn(&mut Bench, bool),
+fn cut_everywhere<const WORD: usize>(
+    ready: impl Fn() -> Bench<WORD>,
+    act: impl Fn(&mut Bench<WORD>) -> Result<(), Error>,
+    look: impl Fn(&mut Bench<WORD>, bool),
 ) -> usize {
     for steps in 1.. {
         let mut bench = ready();
@@ -122,36 +129,79 @@ fn cut_everywhere(
     unreachable!()
 }
 
-fn floor(bench: &mut Bench) -> u64 {
-    bench.device.state.load().unwrap().floor
+fn floor(device: &mut Fake) -> u64 {
+    device.state.load().unwrap().floor
 }
 
-#[test]
-fn an_update_that_is_taken_tried_and_confirmed() {
-    let whole = |bench: &mut Bench| {
+/// Cuts an update at every step up to its confirmation, in flash of such words. Gives how many cuts there were.
+fn an_update<const WORD: usize>(reads_erased: bool) -> usize {
+    let ready = || {
+        let mut bench = Bench::<WORD>::of_words();
+        if !reads_erased {
+            bench.places.cannot_read_erased();
+        }
+        bench
+    };
+    let whole = |bench: &mut Bench<WORD>| {
         bench.update(true)?;
         bench.boot(confirms).map(|_| ())
     };
-    let look = |bench: &mut Bench, done: bool| {
-        let floor_before = floor(bench);
+    let look = |bench: &mut Bench<WORD>, done: bool| {
+        let floor_before = floor(&mut bench.device);
         let found = bench.boot(crashes).unwrap();
         assert!(found == NEW || found == OLD && !done, "{found}");
-        assert_eq!(floor(bench), floor_before);
+        assert_eq!(floor(&mut bench.device), floor_before);
         // Once more, from the beginning, and the update is there.
         bench.update(true).unwrap();
         assert_eq!(bench.boot(confirms), Ok(NEW));
         assert_eq!(bench.boot(crashes), Ok(NEW));
     };
-    let cuts = cut_everywhere(Bench::new, whole, look);
+    cut_everywhere(ready, whole, look)
+}
+
+#[test]
+fn an_update_that_is_taken_tried_and_confirmed() {
+    let cuts = an_update::<8>(true);
     assert!(cuts > 200, "{cuts}");
-    // And in flash that can't read what is erased.
-    let unreadable = || {
-        let mut bench = Bench::new();
-        bench.places.reads_erased = false;
-        bench
-    };
-    assert_eq!(cut_everywhere(unreadable, whole, look), cuts);
+    assert_eq!(an_update::<8>(false), cuts);
     println!("{cuts} cuts of an update that is confirmed");
+}
+
+/// What the last word of the image has too few is 0xff, and readers get neither more nor less than what was brought.
+fn padded<const WORD: usize>() {
+    let mut bench = Bench::<WORD>::of_words();
+    bench.update(true).unwrap();
+    let (places, image) = (&mut bench.places, &bench.image);
+    let mut buffer = GRANT_BUFFER;
+    let (_, stored) = places.find(at(Slot::B, Slot::B), &mut buffer).unwrap();
+    assert_eq!(stored.capacity(), image.len());
+    drop(stored);
+    let (written, rest) = places.images[1].split_at(image.len());
+    assert!(written == image && rest.iter().all(|byte| *byte == 0xff));
+    assert_eq!(bench.boot(confirms), Ok(NEW));
+}
+
+/// In flash whose driver takes nothing but whole words.
+#[test]
+fn an_update_in_words_of_every_length() {
+    padded::<1>();
+    padded::<2>();
+    padded::<4>();
+    padded::<8>();
+    padded::<16>();
+    padded::<32>();
+    an_update::<32>(false);
+}
+
+/// What is confirmed may be what can't be read any more. An update with an image mends that as well.
+#[test]
+fn an_update_beside_what_can_not_be_read() {
+    let mut bench = Bench::new();
+    bench.places.cannot_read(Slot::A);
+    assert_eq!(bench.boot(confirms), Err(Error::Storage));
+    assert_eq!(bench.update(false), Err(Error::Storage));
+    bench.update(true).unwrap();
+    assert_eq!(bench.boot(confirms), Ok(NEW));
 }
 
 #[test]
@@ -166,7 +216,11 @@ fn a_new_grant_alone() {
         bench.update(false)?;
         bench.boot(confirms).map(|_| ())
     };
-    let cuts = cut_everywhere(ready, whole, |bench, _| assert_eq!(bench.boot(confirms), Ok(NEW)));
+    let cuts = cut_everywhere(ready, whole, |bench, _| {
+        assert_eq!(bench.boot(confirms), Ok(NEW));
+        bench.update(false).unwrap();
+        assert_eq!(bench.boot(confirms), Ok(NEW));
+    });
     assert!(cuts > 150, "{cuts}");
     println!("{cuts} cuts of a grant that is confirmed");
 }

@@ -328,9 +328,16 @@ def test_a_device_opens_with_its_grant_and_remembers_the_floor(device, sealed, m
     assert not os.path.exists("kitchen-7.identity.state"), "nothing was handed out yet"
     assert opened.read_at(0, 10) == model[:10]
     assert not os.path.exists("kitchen-7.identity.state"), "of the rest nothing is known"
+    assert opened.read() == model
+    assert floors() == {"wake-word": 3}
+
+
+def test_of_parts_the_application_says_when_the_floor_is_stored(device, sealed, model):
+    opened = modelseal.open(sealed, **device)
+    assert opened.read_at(0, 10) == model[:10]
+    opened.confirm()
     opened.confirm()
     assert floors() == {"wake-word": 3}
-    assert opened.read() == model
 
 
 def test_the_environment_names_grant_and_identity(device, sealed, model, monkeypatch):

@@ -175,7 +175,7 @@ fn read_public(path: &Path, given: Option<Fingerprint>) -> Result<[u8; 32]> {
 
 fn complete(identity: &Path, public_part: &Path, given: &[Fingerprint], context: &Context<'_>) -> Result<()> {
     let part = Identity::read(public_part)?;
-    Identity::read(identity)?;
+    Identity::read_file(identity)?;
     part.require_enrolled()?;
     let publisher = part.publisher()?;
     require(given, &Fingerprint::of_publisher(&publisher)).map_err(|error| error.about(public_part))?;
@@ -221,7 +221,7 @@ fn complete_by(own: &mut Identity, identity: &Path, part: &Identity, public_part
 
 fn trust(path: &Path, publisher: &Path, given: &[Fingerprint], context: &Context<'_>) -> Result<()> {
     let publisher = read_trusted(publisher, given)?;
-    Identity::read(path)?.require_enrolled()?;
+    Identity::read_file(path)?.require_enrolled()?;
     let (identity, ()) = Identity::update(path, |identity| {
         identity.require_enrolled()?;
         identity.trust(&publisher);

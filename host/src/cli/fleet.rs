@@ -18,11 +18,10 @@ use super::models::explain_floor;
 use super::terminal::name;
 use crate::directory::{Directory, LIST_GRANT, grant_name};
 use crate::error::{Code, Error, Result};
-use crate::files;
 use crate::fleet::{Fleet, Granted, Recipient};
 use crate::folder::GrantFolder;
 use crate::grant::Limits;
-use crate::io::Folder;
+use crate::io::{Folder, Input};
 use crate::open::{SealedFile, SealedInput};
 use crate::opener::{Opener, With};
 use crate::registry::{Device, Registry};
@@ -43,7 +42,7 @@ pub(super) fn grant(
     }
     let path = context.registry()?;
     let registry = Registry::require(&path)?;
-    let list = args.devices.as_deref().map(read_list).transpose()?;
+    let list = args.devices.as_deref().map(|path| read_list(path, context)).transpose()?;
     let vault: Arc<dyn Vault> = context.vault()?.into();
     let publisher = vault.publisher()?;
     registry.require_vault(&path, &*vault)?;
@@ -166,15 +165,23 @@ fn all<'a>(registry: &'a Registry, line: &str) -> Result<(Vec<Recipient<'a>>, Ve
     Ok((recipients, left_out))
 }
 
-fn read_list(path: &Path) -> Result<String> {
-    let bytes = if path.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        let read = std::io::stdin().take(LIST_MAX).read_to_end(&mut bytes);
-        read.map_err(|error| Error::io(path, &error))?;
-        bytes
-    } else {
-        files::read(path, LIST_MAX)?
+/// A message names ids of the list, so the file mustn't be one with a secret.
+fn read_list(path: &Path, context: &Context<'_>) -> Result<String> {
+    let input: Box<dyn Read + Send> = match Input::open(path)? {
+        Input::Stream(stream) => stream,
+        Input::Folder(_) => return Err(Error::io(path, &std::io::ErrorKind::IsADirectory.into())),
+        Input::File(file) => {
+            let checked = context.protected(&[]).require_no_secret(&file, path);
+            checked.map_err(|error| error.with_hint("name a list of device ids"))?;
+            Box::new(file)
+        }
     };
+    let mut bytes = Vec::new();
+    let read = input.take(LIST_MAX).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io(path, &error))?;
+    if bytes.len() as u64 == LIST_MAX {
+        return Err(Error::from(modelseal_core::Error::Extended).about(path));
+    }
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| Error::usage("the list of devices isn't text", HINT).about(path))?;
     // Some editors begin UTF-8 with a mark that nobody sees.

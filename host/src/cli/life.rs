@@ -363,11 +363,12 @@ fn lock(registry: &Path) -> Result<std::fs::File> {
 /// over the change of the keys, too: of two that change them, the second one's keys are all.
 fn follow(vault: &dyn Vault, path: &Path, role: Role) -> Result<()> {
     if role == Role::Publisher
-        && let Some(mut registry) = Registry::read(path)?
+        && let place = files::resolve(path)?
+        && let Some(mut registry) = Registry::read(&place)?
     {
         registry.require_vault(path, vault)?;
         registry.follow(vault)?;
-        registry.write(path)?;
+        registry.write(&place)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::args::{GrantArgs, OpenArgs, OpenBy, ResealArgs, Said, SealArgs, Verif
 use super::context::Context;
 use super::terminal::name;
 use super::{fleet, folders, parts};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::files::{self, Access, Existing, Output};
 use crate::fingerprint::{self, Fingerprint};
 use crate::grant::Limits;
@@ -29,7 +29,7 @@ use crate::{grant as granting, pem, seal as sealing};
 const PEM_MAX: u64 = 64 * 1024;
 
 pub(super) fn seal(args: &SealArgs, context: &Context<'_>) -> Result<()> {
-    let input = match Input::open(&args.model)? {
+    let input = match Input::open_at_once(&args.model)? {
         Input::Folder(folder) => return folders::seal(args, &folder, context),
         Input::File(file) => Model::of(file, &args.model, &context.protected(&[]))?.require_bytes()?,
         Input::Stream(_) => return Err(Model::not_a_file(&args.model)),
@@ -291,7 +291,14 @@ pub(super) fn is_stream(path: &Path) -> bool {
 }
 
 pub(super) fn open_stream(path: &Path) -> Result<std::fs::File> {
-    std::fs::File::options().write(true).open(path).map_err(|error| Error::io(path, &error))
+    let io = |error: std::io::Error| Error::io(path, &error);
+    let stream = std::fs::File::options().write(true).open(path).map_err(io)?;
+    // It was looked at by its path, where something else may be by now.
+    if stream.metadata().map_err(io)?.is_file() {
+        let what = format!("{} has become a file meanwhile", path.display());
+        return Err(Error::new(Code::Io, what, "name a file or a pipe that nobody else changes"));
+    }
+    Ok(stream)
 }
 
 pub(super) fn write_stream(stream: &mut std::fs::File, path: &Path, bytes: &[u8]) -> Result<()> {

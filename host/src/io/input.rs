@@ -6,6 +6,9 @@ use std::path::Path;
 
 use super::folder::Folder;
 use crate::error::{Code, Error, Result};
+#[cfg(unix)]
+use crate::files::at_once;
+use crate::files::{Source, open_file};
 
 /// What was at a path.
 pub enum Input {
@@ -28,7 +31,21 @@ impl Input {
             return Folder::open(path).map(Self::Folder);
         }
         let io = |error: std::io::Error| Error::io(path, &error);
-        let file = File::open(path).map_err(io)?;
+        Self::of(File::open(path).map_err(io)?, path)
+    }
+
+    /// The same where a pipe is of no use: its writer isn't waited for, and nothing can be read from it.
+    pub(crate) fn open_at_once(path: &Path) -> Result<Self> {
+        #[cfg(unix)]
+        if path.as_os_str() != "-" {
+            let opened = at_once(File::options().read(true), Source::Pipe).open(path);
+            return Self::of(opened.map_err(|error| Error::io(path, &error))?, path);
+        }
+        Self::open(path)
+    }
+
+    fn of(file: File, path: &Path) -> Result<Self> {
+        let io = |error: std::io::Error| Error::io(path, &error);
         let kind = file.metadata().map_err(io)?.file_type();
         Ok(match (kind.is_dir(), kind.is_file()) {
             (true, _) => Self::Folder(Folder::of(file, path)),
@@ -39,19 +56,11 @@ impl Input {
 
     /// Opens a file, and nothing else: a pipe that nobody writes to isn't waited for.
     pub fn file(path: &Path, write: bool) -> Result<File> {
-        let io = |error: std::io::Error| Error::io(path, &error);
-        let mut options = File::options();
-        options.read(true).write(write);
-        #[cfg(unix)]
-        {
-            let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-            std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits().cast_signed());
-        }
-        let file = options.open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.is_file() {
-            return Ok(file);
-        }
-        let what = format!("{} isn't a file", path.display());
-        Err(Error::new(Code::Io, what, "name a file"))
+        open_file(path, write, Source::File).map_err(|error| match error.kind() {
+            std::io::ErrorKind::Other => {
+                Error::new(Code::Io, format!("{} isn't a file", path.display()), "name a file")
+            }
+            _ => Error::io(path, &error),
+        })
     }
 }

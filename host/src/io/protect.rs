@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::files::{place, read_exact_at, with_suffix};
+use crate::io::Folder;
 use crate::vaults;
 
 /// Longest file that is looked into: no vault and no identity is longer. Of longer ones the beginning says it.
@@ -98,6 +99,16 @@ pub fn protect(out: &Path, inputs: &[&Path], vault: Option<&Location>) -> Result
     let mut protected = Protected::secrets(vault);
     inputs.iter().for_each(|path| protected.add(path));
     protected.require_other(out)
+}
+
+/// Refuses to replace what is at `name` in `folder`, if it is modelseal's own or has a passphrase or PIN.
+pub(crate) fn require_no_secret_at(folder: &Folder, name: &Path) -> Result<()> {
+    let Ok(Some(file)) = folder.file(name) else { return Ok(()) };
+    if !is_kept(&file) && !Protected::secrets(None).has(&file) {
+        return Ok(());
+    }
+    let what = format!("the output is a link to {}, which holds a secret", folder.shown(name).display());
+    Err(Error::usage(what, "name another file for the output"))
 }
 
 #[cfg(unix)]

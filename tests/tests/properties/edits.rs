@@ -110,8 +110,8 @@ impl Edited {
         let mut changed = (0..sealed.len()).filter(|i| !slots.contains(i) && sealed[*i] != edited[*i]);
         let outside_tags = resized || changed.clone().any(|i| !tag(i));
         let outside = resized || changed.next().is_some();
-        let genuine = &sealed[slots.start..][..64];
-        let has_slot = !resized && edited[slots].chunks(64).any(|slot| slot == genuine);
+        let genuine = &sealed[slots.start..][..128];
+        let has_slot = !resized && edited[slots].chunks(128).any(|slot| slot == genuine);
         Self { outside, outside_tags, has_slot }
     }
 }
