@@ -1,7 +1,7 @@
 //! What stops a program before any of its calls that take a path, so that a test can put something else there.
 //!
-//! - [`calls`]: which calls take a path, and which path that is
-//! - [`trace`](mod@trace): runs a program under `ptrace`, and stops it
+//! - `calls`: which calls take a path, and which path that is
+//! - `trace`: runs a program under `ptrace`, and stops it
 //! - [`Swap`]: what is put in a path's place, and taken away again
 
 mod calls;

@@ -47,7 +47,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
         features: &["chacha20-poly1305"],
         suite: "chacha20-poly1305",
         signed: None,
-        bars: bars(CHACHA, Some(20), 7),
+        bars: bars(CHACHA, Some(21), 7),
     },
     Profile {
         name: "the same, state in an EEPROM",
