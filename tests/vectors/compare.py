@@ -43,6 +43,8 @@ class Pair:
 
 
 def main() -> int:
+    # Of identities that others may read the program warns.
+    os.umask(0o077)
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2
